@@ -1,0 +1,100 @@
+"""One LightningModule for all three autoencoders."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from autoencoders.losses import Likelihood, active_units, kl_weight
+from autoencoders.models import Autoencoder, Kind, Losses
+from encoders.fit import one_cycle, read_checkpoint
+from particles.loader import Batch
+from provenance.settings import UserError
+
+# The command that makes a model of each kind; part of every error that misses one.
+TRAINING_COMMAND = {
+    "classifier": "python experiments/pretrain_classifier.py",
+    "ae": "python experiments/train_ae.py",
+    "vae": "python experiments/train_vae.py",
+    "planar-vae": "python experiments/train_vae.py --flow planar",
+}
+
+
+class AutoencoderTraining(L.LightningModule):
+    """Minimizes the negative ELBO per image, with KL warm-up; an `ae` has reconstruction alone."""
+
+    def __init__(
+        self,
+        kind: Kind,
+        latent_dim: int,
+        size: int,
+        likelihood: Likelihood,
+        flow_steps: int,
+        lr: float,
+        kl_warmup: float,
+    ) -> None:
+        """Set up the model.
+
+        Args:
+            kind: which autoencoder.
+            latent_dim: D.
+            size: S in px.
+            likelihood: of a pixel given z.
+            flow_steps: K, for `planar-vae`.
+            lr: peak learning rate.
+            kl_warmup: epochs over which the KL's weight grows from 0 to 1.
+        """
+        super().__init__()
+        self.save_hyperparameters()
+        self.lr, self.kl_warmup = lr, kl_warmup
+        self.net = Autoencoder(kind, latent_dim, size, likelihood, flow_steps)
+        self._mus: list[torch.Tensor] = []
+
+    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
+        """Mean of reconstruction + weighted KL over a batch, nats per image."""
+        steps_per_epoch = max(1, int(self.trainer.num_training_batches))
+        weight = kl_weight(self.trainer.global_step / steps_per_epoch, self.kl_warmup)
+        losses = self.net.losses(batch["x"])
+        self._log("train", losses)
+        self.log("kl_weight", weight, on_step=False, on_epoch=True)
+        return (losses.reconstruction + weight * losses.kl).mean()
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """The negative ELBO with full KL, and what each latent dimension carries."""
+        losses = self.net.losses(batch["x"])
+        self._log("val", losses)
+        if self.net.kind != "ae":
+            per_dim = {f"kl_dim_{d:02d}": kl for d, kl in enumerate(losses.kl_per_dim.mean(0))}
+            self.log_dict(per_dim, batch_size=len(losses.mu))
+        self._mus.append(losses.mu)
+
+    def on_validation_epoch_end(self) -> None:
+        """Active units over the validation split."""
+        self.log("active_units", float(active_units(torch.cat(self._mus))))
+        self._mus.clear()
+
+    def _log(self, split: str, losses: Losses) -> None:
+        parts = {"reconstruction": losses.reconstruction, "kl": losses.kl}
+        values = {f"{split}_{name}": value.mean() for name, value in parts.items()}
+        values[f"{split}_loss"] = (losses.reconstruction + losses.kl).mean()
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(losses.mu))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and one learning-rate cycle."""
+        return one_cycle(self)
+
+
+def load_autoencoder(path: Path, kind: Kind) -> AutoencoderTraining:
+    """Load a trained autoencoder, strictly.
+
+    Raises:
+        UserError: not a checkpoint of this kind, or of another architecture.
+    """
+    checkpoint = read_checkpoint(path, kind, TRAINING_COMMAND[kind])
+    model = AutoencoderTraining(**checkpoint["hyper_parameters"])
+    try:
+        model.load_state_dict(checkpoint["state_dict"], strict=True)
+    except RuntimeError as error:
+        raise UserError(f"{path}: weights of another architecture ({error}); run `{TRAINING_COMMAND[kind]}`") from error
+    return model.eval()

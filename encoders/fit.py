@@ -1,0 +1,144 @@
+"""Fit a LightningModule: seeds, precision, checkpoints, curves, progress, resume. One way for all models."""
+
+import pickle
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+
+from particles.loader import Augment, ParticleData
+from provenance.files import replacing
+from provenance.run import Run
+from provenance.settings import UserError
+
+Precision = Literal["auto", "32", "bf16"]
+_BF16_PAYS_FROM = 48
+"""px: below this side ResNet18's layers are too small for bf16 to win on a CPU (measured in benchmarks/)."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a model is trained."""
+
+    epochs: int = 8
+    """Passes over the training rows."""
+    batch_size: int = 128
+    """Images a step."""
+    lr: float = 1e-3
+    """Peak learning rate of AdamW's one cycle."""
+    augment: Augment = "auto"
+    """auto: the square's eight symmetries for particles, small affine jitter for digits."""
+    precision: Precision = "auto"
+    """auto: bf16 where the processor has it and the images are large enough for it to pay."""
+    resume: Path | None = None
+    """Folder of a killed run to go on with, with the settings it was started with."""
+
+
+def one_cycle(module: Any) -> dict[str, Any]:
+    """AdamW with one learning-rate cycle over the whole training (Smith & Topin 2018, arXiv:1708.07120)."""
+    optimizer = torch.optim.AdamW(module.parameters(), lr=module.lr, weight_decay=1e-4)
+    total = max(2, int(module.trainer.estimated_stepping_batches))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, module.lr, total_steps=total)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class SeedEachStep(Callback):
+    """Random state as a function of (seed, step): a resumed run draws what an unbroken one would have drawn."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Covers the first batch's augmentation, which happens before its step starts."""
+        self._seed(trainer.global_step)
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Seed for the next batch."""
+        self._seed(trainer.global_step)
+
+    def _seed(self, step: int) -> None:
+        torch.manual_seed((self.seed * 1_000_003 + step) % 2**63)
+
+
+class Curves(Callback):
+    """`metrics.csv`: one row an epoch, kept whole across a resume."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.begun = path, 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the epoch's clock."""
+        self.begun = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the epoch's row; rows of an epoch that is run again after a kill are replaced."""
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row = {"epoch": trainer.current_epoch, **values, "seconds": time.perf_counter() - self.begun}
+        old = pd.read_csv(self.path) if self.path.exists() else pd.DataFrame({"epoch": []})
+        frame = pd.concat([old[old["epoch"] < trainer.current_epoch], pd.DataFrame([row])], ignore_index=True)
+        with replacing(self.path) as beside:
+            frame.astype({"epoch": int}).to_csv(beside, index=False)
+
+
+def fit(model: L.LightningModule, data: ParticleData, run: Run, settings: FitSettings, seed: int, monitor: str) -> None:
+    """Train `model`, leaving `best.ckpt`, `last.ckpt` and `metrics.csv` in the run's folder.
+
+    Args:
+        model: what to train; it is left with the weights of the best epoch.
+        data: training and validation batches.
+        run: where results go.
+        settings: how to train; if it resumes, `run` is the resumed run.
+        seed: seed of every random choice.
+        monitor: validation value that decides which epoch is best; lower is better.
+    """
+    best = ModelCheckpoint(
+        dirpath=run.path, filename="best", monitor=monitor, save_last=True, enable_version_counter=False,
+        save_on_train_epoch_end=True,
+    )  # fmt: skip
+    trainer = L.Trainer(
+        max_epochs=settings.epochs, logger=False, deterministic=True, enable_model_summary=False,
+        precision=_precision(settings.precision, data), default_root_dir=run.path, num_sanity_val_steps=0,
+        callbacks=[best, Curves(run.path / "metrics.csv"), SeedEachStep(seed), RichProgressBar(leave=False)],
+    )  # fmt: skip
+    last = run.path / "last.ckpt"
+    trainer.fit(model, data, ckpt_path=last if settings.resume and last.exists() else None, weights_only=True)
+    run.record(device=str(trainer.strategy.root_device), precision=str(trainer.precision))
+    model.load_state_dict(torch.load(run.path / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"])
+    model.eval()
+
+
+def _precision(wanted: Precision, data: ParticleData) -> Literal["32-true", "bf16-mixed"]:
+    if wanted == "32":
+        return "32-true"
+    if wanted == "bf16" or torch.cuda.is_available():
+        return "bf16-mixed"
+    # Asked, not assumed: bf16 on a CPU without these instructions is slower than float32.
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if has_bf16 and data.train.pixels.size >= _BF16_PAYS_FROM else "32-true"
+
+
+def read_checkpoint(path: Path, kind: str, remedy: str) -> dict[str, Any]:
+    """Read a checkpoint without executing anything in it.
+
+    Args:
+        path: a .ckpt file.
+        kind: the model it must hold (`classifier`, `ae`, `vae`, `planar-vae`).
+        remedy: the command that makes one.
+
+    Raises:
+        UserError: missing, cut, not a checkpoint of this project, or of another kind.
+    """
+    try:
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+        found = checkpoint["hyper_parameters"]["kind"]
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        reason = str(error).split("\n")[0][:120]
+        raise UserError(f"{path}: not a checkpoint of this project ({reason}); make one with `{remedy}`") from error
+    if found != kind:
+        raise UserError(f"{path}: holds a model of kind '{found}', not '{kind}'; make one with `{remedy}`")
+    return dict(checkpoint)

@@ -1,0 +1,168 @@
+"""Batches of packed pixels for Lightning: seeded by epoch, augmented as whole batches."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import lightning as L
+import numpy as np
+import torch
+from torch.nn.functional import affine_grid, grid_sample
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from particles.pixels import PixelStore
+
+Augment = Literal["auto", "none", "dihedral", "affine"]
+Batch = dict[str, torch.Tensor]
+
+# The affine jitter of digits: small enough that a 6 stays a 6.
+_ROTATION_DEG, _SHIFT, _ZOOM, _SHEAR = 10.0, 0.08, 0.10, 0.10
+
+
+class PixelData(Dataset[Batch]):
+    """Images and targets by position in a store; asked for a whole batch at a time."""
+
+    def __init__(self, pixels: PixelStore, positions: np.ndarray, targets: np.ndarray | None = None) -> None:
+        """Choose rows of a store.
+
+        Args:
+            pixels: the store.
+            positions: (N,) rows of the store.
+            targets: (N,) class numbers; None for training without labels.
+        """
+        self.pixels, self.positions = pixels, positions
+        self.targets = np.full(len(positions), -1) if targets is None else targets
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitems__(self, rows: list[int]) -> Batch:
+        """A batch: `x` (B, 1, S, S) float32 in [0, 1], `y` (B,) int64, `row` (B,) int64."""
+        images = self.pixels[self.positions[rows]]
+        return {
+            "x": as_input(images),
+            "y": torch.from_numpy(np.asarray(self.targets[rows], dtype=np.int64)),
+            "row": torch.as_tensor(rows),
+        }
+
+
+def as_input(images: np.ndarray) -> torch.Tensor:
+    """(B, S, S) uint8 -> (B, 1, S, S) float32 in [0, 1]."""
+    return torch.from_numpy(images).unsqueeze(1).float().div_(255)
+
+
+class EpochSampler(Sampler[int]):
+    """A permutation that depends on seed and epoch alone, so that a resumed run sees what an unbroken one would."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n, self.seed, self.epoch = n, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.n)
+        return iter(order.tolist())
+
+
+class ParticleData(L.LightningDataModule):
+    """Train and validation batches.
+
+    No worker processes: gathering a batch from the memory-mapped store costs less than handing it over.
+    """
+
+    def __init__(self, train: PixelData, val: PixelData, batch_size: int, seed: int, augment: Augment) -> None:
+        super().__init__()
+        self.train, self.val = train, val
+        self.batch_size, self.seed, self.augment = batch_size, seed, augment
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled by seed and epoch; a last batch of one is dropped, because batch norm cannot take it."""
+        sampler = EpochSampler(len(self.train), self.seed)
+        drop = len(self.train) > self.batch_size and len(self.train) % self.batch_size == 1
+        return DataLoader(self.train, self.batch_size, sampler=sampler, drop_last=drop, collate_fn=_as_is)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """In the order of the rows."""
+        return DataLoader(self.val, self.batch_size, collate_fn=_as_is)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment training batches where they are used, on the device."""
+        if self.trainer is not None and self.trainer.training:
+            batch["x"] = augmented(batch["x"], self.augment)
+        return batch
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch
+
+
+def resolve_augment(wanted: Augment, oriented: bool) -> Augment:
+    """`auto`: particles in a flow cell have no up or down (dihedral), digits do (small affine)."""
+    if wanted != "auto":
+        return wanted
+    return "affine" if oriented else "dihedral"
+
+
+def augmented(x: torch.Tensor, how: Augment) -> torch.Tensor:
+    """Randomly transformed images, drawn from torch's global random state: (B, 1, S, S) -> (B, 1, S, S)."""
+    if how == "dihedral":
+        return dihedral(x, torch.randint(8, (len(x),), device=x.device))
+    return affine(x) if how == "affine" else x
+
+
+def dihedral(x: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
+    """Apply one of the square's eight symmetries to each image.
+
+    Args:
+        x: (B, 1, S, S).
+        which: (B,) integers 0-7: bit 0 transposes, bit 1 flips rows, bit 2 flips columns.
+    """
+    for bit, change in enumerate((_transposed, _rows_flipped, _columns_flipped)):
+        chosen = ((which >> bit) & 1).bool().view(-1, 1, 1, 1)
+        x = torch.where(chosen, change(x), x)
+    return x
+
+
+def _transposed(x: torch.Tensor) -> torch.Tensor:
+    return x.transpose(-1, -2)
+
+
+def _rows_flipped(x: torch.Tensor) -> torch.Tensor:
+    return x.flip(-2)
+
+
+def _columns_flipped(x: torch.Tensor) -> torch.Tensor:
+    return x.flip(-1)
+
+
+def affine(x: torch.Tensor) -> torch.Tensor:
+    """A small random rotation, shear, zoom and shift of each image, bilinear, edges repeated: (B, 1, S, S)."""
+    n = len(x)
+    angle, shear, zoom = (_uniform(n, top, x) for top in (np.deg2rad(_ROTATION_DEG), _SHEAR, _ZOOM))
+    shift = torch.stack([_uniform(n, 2 * _SHIFT, x), _uniform(n, 2 * _SHIFT, x)], dim=1)
+    cos, sin, grow = angle.cos(), angle.sin(), 1 + zoom
+    rows = [torch.stack([cos * grow, (shear - sin) * grow], 1), torch.stack([sin * grow, cos * grow], 1)]
+    theta = torch.cat([torch.stack(rows, dim=1), shift.unsqueeze(2)], dim=2)  # (B, 2, 3)
+    grid = affine_grid(theta, list(x.shape), align_corners=False)
+    return grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+def _uniform(n: int, top: float, like: torch.Tensor) -> torch.Tensor:
+    return (torch.rand(n, device=like.device) * 2 - 1) * top
+
+
+def in_batches(pixels: PixelStore, positions: np.ndarray, batch_size: int) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Walk over rows of a store in order: (slice into positions, (B, 1, S, S) float32)."""
+    for start in range(0, len(positions), batch_size):
+        part = slice(start, min(start + batch_size, len(positions)))
+        yield part, as_input(pixels[positions[part]])
+
+
+def class_numbers(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """Labels as their place in `classes`; -1 for what is not in it: (N,) int64."""
+    place = {name: i for i, name in enumerate(classes)}
+    return np.array([place.get(label, -1) for label in labels], dtype=np.int64)

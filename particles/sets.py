@@ -1,0 +1,176 @@
+"""`--data ...` -> an open particle set: rows and pixels, with everybody's role in this run."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from particles.pack import PackSettings, pack, pack_key
+from particles.pixels import PixelStore
+from particles.sources.digits import Digits, Mnist
+from particles.sources.folder import Folder
+from particles.sources.source import Source
+from particles.sources.synthetic import Synthetic
+from particles.splits import assign
+from particles.table import read_parquet
+from provenance.files import read_json
+from provenance.run import RunSettings
+from provenance.settings import UserError
+
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which particles, and who plays what."""
+
+    data: str = "synthetic"
+    """synthetic, mnist, digits, or a path: a folder of crops or a packed set."""
+    core: str | None = None
+    """Another set to search for outliers; its labels, if any, are not used."""
+    held_out: tuple[str, ...] = ()
+    """Classes kept out of the labeled set and put into the core: the honest test."""
+    use_labels: bool = True
+    """--no-use-labels hides every label: the whole set is one unlabeled core."""
+    data_dir: Path | None = None
+    """Where data lies: default $NUNATAK_DATA, else data/."""
+    um_per_px: float | None = None
+    """Scale of the crops of a folder in µm per px (FlowCam 20x: 0.2752); without it sizes are in px."""
+    n_per_class: int = 300
+    """Synthetic: labeled particles of each class."""
+    n_core: int = 4000
+    """Synthetic: particles of the unlabeled core."""
+    n_per_kind: int = 8
+    """Synthetic: planted outliers of each kind within the core; 0 for a core without outliers."""
+    pack: PackSettings = field(default_factory=PackSettings)
+    """How crops become squares."""
+
+    @property
+    def root(self) -> Path:
+        """The resolved data folder."""
+        return Path(self.data_dir or os.environ.get("NUNATAK_DATA") or "data").expanduser().resolve()
+
+
+@dataclass(frozen=True)
+class ParticleSet:
+    """Rows and pixels of a run. `table.position` says where a row's pixels lie in the store."""
+
+    name: str
+    table: pd.DataFrame
+    pixels: PixelStore
+    fingerprint: str
+    folder: Path
+    oriented: bool
+
+    @property
+    def classes(self) -> list[str]:
+        """The known classes: the labels of the labeled set, sorted."""
+        return sorted(self.table.loc[self.table["role"] == "labeled", "label"].dropna().unique())
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What run.json keeps of the data."""
+        return {"name": self.name, "fingerprint": self.fingerprint, "path": str(self.folder)}
+
+    def positions(self, mask: pd.Series | np.ndarray) -> np.ndarray:
+        """Store positions of the rows that a boolean mask over `table` keeps."""
+        return self.table.loc[np.asarray(mask, dtype=bool), "position"].to_numpy(dtype=np.int64)
+
+    def training_positions(self, split: str, with_labeled: bool) -> np.ndarray:
+        """Store positions that an autoencoder may see in `split`: the true core, and the labeled set if asked."""
+        rows = self.table
+        return self.positions((rows["split"] == split) & ((rows["role"] == "core") | with_labeled))
+
+
+def open_set(settings: DataSettings, common: RunSettings, say: Callable[[str], None] = print) -> ParticleSet:
+    """Find, pack if need be, and open the particles of a run.
+
+    Args:
+        settings: which data.
+        common: seed and work folder; packed sets are kept under `<work>/packed/`.
+        say: takes one-line messages: what the path was taken for, what was left out.
+
+    Raises:
+        UserError: nothing there, nothing usable, or a held-out class that does not exist.
+    """
+    folders = [_packed(settings.data, settings, common, say)]
+    if settings.core:
+        folders.append(_packed(settings.core, settings, common, say))
+    infos = [read_json(folder / "set.json") for folder in folders]
+    tables = [read_parquet(folder / "table.parquet") for folder in folders]
+    if settings.core:
+        _refuse_mixture(infos, tables)
+        tables[1] = tables[1].assign(role="core", label=pd.NA)
+    shards = [f / "pixels" / f"{n:05d}.npy" for f, info in zip(folders, infos, strict=True) for n in range(info["shards"])]
+    table = assign(pd.concat(tables, ignore_index=True), settings.held_out, settings.use_labels)
+    return ParticleSet(
+        name=_run_name(settings, infos),
+        table=table,
+        pixels=PixelStore(shards),
+        fingerprint=_run_fingerprint(settings, infos),
+        folder=folders[0],
+        oriented=infos[0]["oriented"],
+    )
+
+
+def _packed(data: str, settings: DataSettings, common: RunSettings, say: Callable[[str], None]) -> Path:
+    """The folder of a packed set: the given one, or one packed now or before from a source."""
+    path = Path(data).expanduser()
+    if data not in NAMED and (path / "set.json").is_file():
+        say(f"data: {path} is a packed set")
+        return path
+    source = find_source(data, settings, common.seed, say)
+    folder = common.work / "packed" / f"{source.name}-{pack_key(source, settings.pack)}"
+    if not (folder / "set.json").exists():
+        pack(source, folder, settings.pack, say)
+    return folder
+
+
+NAMED: dict[str, Callable[[DataSettings, int], Source]] = {
+    "synthetic": lambda s, seed: Synthetic(seed, s.n_per_class, s.n_core, s.n_per_kind),
+    "mnist": lambda s, seed: Mnist(s.root),
+    "digits": lambda s, seed: Digits(),
+}
+
+
+def find_source(data: str, settings: DataSettings, seed: int, say: Callable[[str], None] = print) -> Source:
+    """What `--data` means: a built-in name, else a path as given, else a folder below the data root.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if data in NAMED:
+        return NAMED[data](settings, seed)
+    for path in (Path(data).expanduser(), settings.root / data):
+        if path.is_dir():
+            say(f"data: {path} is a folder of crops")
+            return Folder(path.resolve(), settings.um_per_px)
+    raise UserError(f"--data {data}: no such folder; built in are {', '.join(NAMED)}")
+
+
+def _refuse_mixture(infos: list[dict[str, Any]], tables: list[pd.DataFrame]) -> None:
+    if infos[0]["size"] != infos[1]["size"]:
+        sizes = f"{infos[0]['size']} and {infos[1]['size']}"
+        raise UserError(f"--data and --core are packed to different sizes ({sizes} px): pack both with the same --size")
+    both = set(tables[0]["particle_id"]) & set(tables[1]["particle_id"])
+    if both:
+        raise UserError(f"particle_id '{min(both)}' is in --data and in --core: {len(both)} ids stand in both")
+
+
+def _run_name(settings: DataSettings, infos: list[dict[str, Any]]) -> str:
+    """Folder name for pictures: the set, its core, and what is held out."""
+    name = "+".join(info["name"] for info in infos)
+    return f"{name}-without-{'-'.join(settings.held_out)}" if settings.held_out else name
+
+
+def _run_fingerprint(settings: DataSettings, infos: list[dict[str, Any]]) -> str:
+    """Runs fit together only if they saw the same pixels in the same roles."""
+    parts = [info["fingerprint"] for info in infos]
+    if settings.held_out:
+        parts.append("without:" + ",".join(sorted(settings.held_out)))
+    if not settings.use_labels:
+        parts.append("unlabeled")
+    return "/".join(parts)

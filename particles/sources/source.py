@@ -1,0 +1,45 @@
+"""What a source of particles promises; one file beside this one for each kind of source."""
+
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+
+class BadCrop(Exception):  # noqa: N818  (it is a verdict on a crop, not a failure of the program)
+    """One crop cannot be used; the message is the reason that `rejected.csv` shows."""
+
+
+class Source(Protocol):
+    """Lists its particles cheaply and reads their pixels one at a time, so that packing can run in parallel."""
+
+    @property
+    def name(self) -> str:
+        """Short text used in folder names."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Side S in px to pack to when the user asks for none."""
+        ...
+
+    @property
+    def oriented(self) -> bool:
+        """Whether up and down mean something (digits) or not (particles in a flow cell)."""
+        ...
+
+    def rows(self) -> pd.DataFrame:
+        """One row a particle, with the columns of `particles.table.ROW_COLUMNS`."""
+        ...
+
+    def read(self, row: Any) -> np.ndarray:
+        """The crop of one row (a named tuple of `rows()`): (H, W) uint8.
+
+        Raises:
+            BadCrop: the crop cannot be used.
+        """
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Plain JSON values; equal descriptions mean equal data, so that nothing is packed twice."""
+        ...

@@ -1,0 +1,100 @@
+"""Who is what in a run: labeled or core, train, val or test, known or held out."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from provenance.settings import UserError
+
+TEST_SHARE = 0.2
+VAL_SHARE = 0.1
+SMALLEST_CLASS = 5
+"""Below this a class cannot be in train, val and test, and a classifier cannot be judged on it."""
+
+
+def hash_share(ids: Sequence[str], salt: str) -> np.ndarray:
+    """A number in [0, 1) for each id, the same on every machine and in any order: (N,) float64."""
+    digests = (hashlib.blake2b(f"{salt}:{i}".encode(), digest_size=8).digest() for i in ids)
+    return np.array([int.from_bytes(d, "big") / 2**64 for d in digests])
+
+
+def assign(table: pd.DataFrame, held_out: Sequence[str] = (), use_labels: bool = True) -> pd.DataFrame:
+    """Fill in `role`, `split` and `is_outlier` for a run; the order of the rows that stay is kept.
+
+    - A labeled particle goes to train, val or test by the hash of its id, unless its source prescribes a split.
+    - Where a set has only labels, its test split plays the core, its labels hidden (kept in `truth`).
+    - A held-out class leaves the labeled set; its test particles join the core, where they are the true outliers.
+      Its train and val particles are dropped: nothing may learn from them.
+    - `is_outlier` is true for core particles whose truth is no known class, and missing where nothing is known.
+
+    Args:
+        table: the rows of a packed set.
+        held_out: classes to leave out.
+        use_labels: False hides every label: the whole set is one unlabeled core.
+
+    Returns:
+        The rows of the run, with a column `position`: the row's place in the pixel store.
+
+    Raises:
+        UserError: a held-out class does not exist, or a class is too small to train on.
+    """
+    rows = table.assign(position=np.arange(len(table)))
+    if not use_labels:
+        rows = rows.assign(label=pd.NA, role="core")
+    rows = _without_training_on(held_out, _with_splits(rows))
+    known = _known_classes(rows)
+    if not (rows["role"] == "core").any():
+        rows.loc[rows["split"] == "test", "role"] = "core"
+    rows.loc[rows["role"] == "core", "label"] = pd.NA
+    rows["is_outlier"] = _outlier_truth(rows, known, held_out)
+    dtypes = {"label": "string", "role": "string", "split": "string"}
+    return rows.astype(dtypes).reset_index(drop=True)
+
+
+def _with_splits(rows: pd.DataFrame) -> pd.DataFrame:
+    share = hash_share(rows["particle_id"].tolist(), "split")
+    labeled = (rows["role"] == "labeled").to_numpy()
+    test_share = np.where(labeled, TEST_SHARE, 0.0)
+    drawn = np.where(share < test_share, "test", np.where(share < test_share + VAL_SHARE, "val", "train"))
+    split = pd.Series(drawn, index=rows.index, dtype="string")
+    prescribed = rows["split"].astype("string")
+    # A source that only knows train and test (MNIST) still needs a validation split, carved from its train.
+    carved = np.where(hash_share(rows["particle_id"].tolist(), "val") < VAL_SHARE, "val", "train")
+    prescribed = prescribed.mask((prescribed == "train").fillna(False), pd.Series(carved, index=rows.index))
+    if not labeled.any():  # with all labels hidden a prescribed test split has nothing to be held back from
+        prescribed = prescribed.mask(prescribed.notna(), split)
+    return rows.assign(split=prescribed.fillna(split))
+
+
+def _without_training_on(held_out: Sequence[str], rows: pd.DataFrame) -> pd.DataFrame:
+    classes = sorted(rows["truth"].dropna().unique())
+    for name in held_out:
+        if name not in classes:
+            has = ", ".join(classes[:20]) or "none"
+            raise UserError(f"--held-out {name}: this data has no such class; it has {has}")
+    out = rows["truth"].isin(list(held_out)).to_numpy() & (rows["role"] == "labeled").to_numpy()
+    rows = rows[~out | (rows["split"] == "test").to_numpy()].copy()
+    rows.loc[rows["truth"].isin(list(held_out)), ["role", "label"]] = ["core", pd.NA]
+    return rows
+
+
+def _known_classes(rows: pd.DataFrame) -> list[str]:
+    counts = rows.loc[rows["role"] == "labeled", "label"].value_counts()
+    for name, count in counts.items():
+        if count < SMALLEST_CLASS:
+            raise UserError(
+                f"class '{name}' has {count} particle(s), at least {SMALLEST_CLASS} are needed: add crops, "
+                f"take its folder out, or leave it out with --held-out {name}"
+            )
+    return sorted(str(name) for name in counts.index)
+
+
+def _outlier_truth(rows: pd.DataFrame, known: list[str], held_out: Sequence[str]) -> pd.Series:
+    judged = (rows["role"] == "core") & rows["truth"].notna()
+    strange = ~rows["truth"].isin(known) if known else rows["truth"].isin(list(held_out))
+    answer = pd.Series(pd.NA, index=rows.index, dtype="boolean")
+    if known or held_out:
+        answer[judged] = strange[judged].astype("boolean")
+    return answer

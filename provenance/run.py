@@ -1,0 +1,193 @@
+"""A run: one folder for one execution, written before work starts, never reused."""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from provenance.files import read_json, write_json
+from provenance.settings import UserError, plain
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+# Whose versions decide a result; kept in every run.json.
+_LIBRARIES = (
+    "torch", "torchvision", "lightning", "numpy", "scipy", "scikit-learn", "umap-learn", "hdbscan", "openTSNE",
+    "pandas", "pyarrow", "scikit-image", "pillow",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What every script takes, whatever it does."""
+
+    seed: int = 0
+    """Seed of every random choice; the same seed on the same CPU gives the same bytes."""
+    work_dir: Path | None = None
+    """Where runs/, packed/ and figures/ are written: default $NUNATAK_WORK, else the project folder."""
+
+    @property
+    def work(self) -> Path:
+        """The resolved work folder."""
+        chosen = self.work_dir or os.environ.get("NUNATAK_WORK") or PROJECT
+        return Path(chosen).expanduser().resolve()
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one run."""
+
+    path: Path
+
+    @property
+    def kind(self) -> str:
+        """What ran: `classifier`, `ae`, `vae`, `planar-vae`, `clusters-vae`, ..."""
+        return self.path.parent.name
+
+    @property
+    def name(self) -> str:
+        """`<kind>/<id>`, the form that `--latent` and messages use."""
+        return f"{self.kind}/{self.path.name}"
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The content of run.json."""
+        return dict(read_json(self.path / "run.json"))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved settings the run was started with."""
+        return dict(read_json(self.path / "config.json"))
+
+    def record(self, **fields: Any) -> None:
+        """Add or replace fields of run.json."""
+        write_json(self.path / "run.json", {**self.info, **fields})
+
+
+@contextmanager
+def started(
+    kind: str, settings: Any, common: RunSettings, data: dict[str, Any], parents: Sequence[Run] = ()
+) -> Iterator[Run]:
+    """Create a run folder, yield it, and mark it finished, or failed if the block raises.
+
+    Args:
+        kind: folder under runs/.
+        settings: the script's frozen dataclass, kept whole as config.json.
+        common: seed and work folder.
+        data: identity of the data (`name`, `fingerprint`, `path`).
+        parents: runs whose results this one stands on.
+    """
+    run = Run(_new_folder(common.work / "runs" / kind, common.seed))
+    begun = time.perf_counter()
+    write_json(run.path / "config.json", plain(settings))
+    write_json(
+        run.path / "run.json",
+        {
+            "status": "running", "argv": sys.argv, "seed": common.seed, "started": _now().isoformat(),
+            "data": data, "parents": [p.name for p in parents], "commit": _commit(), "python": sys.version.split()[0],
+            "machine": platform.machine(), "system": platform.platform(), "cpus": os.cpu_count(),
+            "versions": _versions(), "pid": os.getpid(),
+        },
+    )  # fmt: skip
+    with _closing(run, begun):
+        yield run
+
+
+@contextmanager
+def resumed(run: Run) -> Iterator[Run]:
+    """Go on with an existing run: running again, then finished or failed."""
+    run.record(status="running", resumed=_now().isoformat(), pid=os.getpid())
+    with _closing(run, time.perf_counter()):
+        yield run
+
+
+@contextmanager
+def _closing(run: Run, begun: float) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        run.record(status="failed", error=f"{type(error).__name__}: {error}", seconds=time.perf_counter() - begun)
+        raise
+    run.record(status="finished", finished=_now().isoformat(), seconds=time.perf_counter() - begun)
+
+
+def find(spec: str, work: Path, needs: str, fingerprint: str | None, remedy: str) -> Run:
+    """The newest finished run of a kind, or the one that is named.
+
+    Args:
+        spec: `vae` for the newest, `vae/<id>` to pin one.
+        work: the work folder.
+        needs: a file that the run must hold (`z.npy`, `best.ckpt`).
+        fingerprint: the data it must have run on; None for any.
+        remedy: the command that would make such a run; part of the error.
+
+    Raises:
+        UserError: there is none.
+    """
+    kind, _, wanted = spec.partition("/")
+    candidates = sorted((work / "runs" / kind).glob("*/run.json"), reverse=True)
+    for path in candidates:
+        run = Run(path.parent)
+        if wanted and run.path.name != wanted:
+            continue
+        info = run.info
+        same_data = fingerprint is None or info["data"].get("fingerprint") == fingerprint
+        if info["status"] == "finished" and same_data and (run.path / needs).exists():
+            return run
+    where = "on this data " if fingerprint else ""
+    raise UserError(f"no finished run '{spec}' {where}under {work / 'runs'}: make one with `{remedy}`")
+
+
+def _new_folder(parent: Path, seed: int) -> Path:
+    """`<UTC>-<sha7>[-dirty]-s<seed>`; mkdir refuses a name that exists, so no run is ever reused."""
+    commit = _commit()
+    while True:
+        path = parent / _stamp(commit, seed)
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            time.sleep(0.01)
+
+
+def _stamp(commit: str, seed: int) -> str:
+    now = _now()
+    return f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{commit}-s{seed}"
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def _commit() -> str:
+    """`<sha7>` or `<sha7>-dirty`; `nogit` where the project is not a checkout."""
+    if not (PROJECT / ".git").exists():
+        return "nogit"
+    try:
+        sha = _git("rev-parse", "--short=7", "HEAD")
+        return f"{sha}-dirty" if _git("status", "--porcelain", "--untracked-files=no") else sha
+    except (OSError, subprocess.CalledProcessError):
+        return "nogit"
+
+
+def _git(*args: str) -> str:
+    done = subprocess.run(["git", "-C", str(PROJECT), *args], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # a partial install still gets a record of what it has
+            found[name] = "not installed"
+    return found

@@ -1,0 +1,103 @@
+"""Command line -> frozen dataclass; what a user got wrong -> one line and exit code 2."""
+
+import dataclasses
+import errno
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from provenance.files import read_json
+
+S = TypeVar("S")
+
+
+class UserError(Exception):
+    """Something the user can mend: the message names the culprit and the way out, on one line."""
+
+
+def plain(settings: Any) -> dict[str, Any]:
+    """Settings as plain JSON values (paths become text), so that checkpoints load without pickle."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: convert(v) for k, v in value.items()}
+        if isinstance(value, (tuple, list)):
+            return [convert(v) for v in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return {k: convert(v) for k, v in dataclasses.asdict(settings).items()}
+
+
+def from_plain(cls: type[S], values: dict[str, Any]) -> S:
+    """The inverse of `plain`: rebuild a (nested) settings dataclass, refusing fields it does not have."""
+    hints = typing.get_type_hints(cls)
+    unknown = set(values) - set(hints)
+    if unknown:
+        raise UserError(f"config.json has settings this version does not know: {', '.join(sorted(unknown))}")
+    return cls(**{name: _revive(hints[name], value) for name, value in values.items()})
+
+
+def _revive(hint: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_plain(typing.cast(type, hint), value)
+    if isinstance(value, list):
+        return tuple(value)
+    options = typing.get_args(hint)
+    return Path(value) if isinstance(value, str) and (hint is Path or Path in options) else value
+
+
+def parse(cls: type[S], argv: Sequence[str] | None = None, description: str | None = None) -> S:
+    """Read `cls` from the command line.
+
+    Args:
+        cls: a frozen dataclass; nested dataclasses are flattened into one list of flags.
+        argv: the arguments, default `sys.argv[1:]`. `--replay RUN` takes another run's `config.json` as the
+            defaults, so that `--replay RUN --seed 3` repeats a run with one change.
+        description: the text above `--help`.
+
+    Raises:
+        UserError: RUN has no readable `config.json`.
+        SystemExit: with code 2 on a flag that does not exist or a value of the wrong type.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    default = None
+    if "--replay" in args:
+        at = args.index("--replay")
+        if at + 1 >= len(args):
+            raise UserError("--replay needs the folder of a run, for example runs/vae/<id>")
+        default = replayed(cls, Path(args[at + 1]))
+        del args[at : at + 2]
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
+    return tyro.cli(cls, args=args, default=default, config=config, description=description)
+
+
+def replayed(cls: type[S], run: Path) -> S:
+    """The settings that the run in folder `run` was started with."""
+    try:
+        return from_plain(cls, read_json(run / "config.json"))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{run}: no readable config.json to replay ({error}); give the folder of a run") from error
+
+
+def entry(cls: type[S], main: Callable[[S], Any]) -> None:
+    """Run an entry script: parse, call `main`, turn what the user can mend into one line and exit code 2."""
+    try:
+        main(parse(cls, description=main.__doc__))
+    except UserError as error:
+        sys.exit(_complain(str(error)))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.exit(_complain(f"the disk is full ({error.filename or 'while writing'}): free space and run again"))
+    except KeyboardInterrupt:
+        print("stopped; finished parts are kept, run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+def _complain(message: str) -> int:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return 2
