@@ -10,16 +10,8 @@ from autoencoders.losses import Likelihood, active_units, kl_weight
 from autoencoders.models import Autoencoder, Kind, Losses
 from encoders.fit import one_cycle, read_checkpoint
 from particles.loader import Batch
+from provenance.run import TRAINED_BY
 from provenance.settings import UserError
-
-# The command that makes a model of each kind; part of every error that misses one.
-TRAINING_COMMAND = {
-    "classifier": "python experiments/pretrain_classifier.py",
-    "ae": "python experiments/train_ae.py",
-    "vae": "python experiments/train_vae.py",
-    "planar-vae": "python experiments/train_vae.py --flow planar",
-}
-
 
 class AutoencoderTraining(L.LightningModule):
     """Minimizes the negative ELBO per image, with KL warm-up; an `ae` has reconstruction alone."""
@@ -91,10 +83,10 @@ def load_autoencoder(path: Path, kind: Kind) -> AutoencoderTraining:
     Raises:
         UserError: not a checkpoint of this kind, or of another architecture.
     """
-    checkpoint = read_checkpoint(path, kind, TRAINING_COMMAND[kind])
+    checkpoint = read_checkpoint(path, kind)
     model = AutoencoderTraining(**checkpoint["hyper_parameters"])
     try:
         model.load_state_dict(checkpoint["state_dict"], strict=True)
     except RuntimeError as error:
-        raise UserError(f"{path}: weights of another architecture ({error}); run `{TRAINING_COMMAND[kind]}`") from error
+        raise UserError(f"{path}: weights of another architecture ({error}); run `{TRAINED_BY[kind]}`") from error
     return model.eval()

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from encoders.fit import one_cycle, read_checkpoint
 from encoders.resnet import FEATURES, ResNet18Trunk
 from particles.loader import Batch
+from provenance.run import TRAINED_BY
 from provenance.settings import UserError
 
 
@@ -76,12 +77,11 @@ def load_classifier(path: Path) -> ClassifierTraining:
     Raises:
         UserError: not a classifier of this project, or of another architecture.
     """
-    checkpoint = read_checkpoint(path, "classifier", "python experiments/pretrain_classifier.py")
+    checkpoint = read_checkpoint(path, "classifier")
     hyper = checkpoint["hyper_parameters"]
     model = ClassifierTraining(hyper["classes"], hyper["class_weights"], hyper["lr"], hyper["size"])
     try:
         model.load_state_dict(checkpoint["state_dict"], strict=True)
     except RuntimeError as error:
-        raise UserError(f"{path}: weights of another architecture ({error}); train it again with "
-                        "`python experiments/pretrain_classifier.py`") from error
+        raise UserError(f"{path}: weights of another architecture ({error}); run `{TRAINED_BY['classifier']}`") from error
     return model.eval()

@@ -1,19 +1,25 @@
 """Fit a LightningModule: seeds, precision, checkpoints, curves, progress, resume. One way for all models."""
 
+import logging
 import pickle
 import time
+import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 
-from particles.loader import Augment, ParticleData
+from particles.loader import Augment, ParticleData, PixelData, resolve_augment
+from particles.sets import ParticleSet
 from provenance.files import replacing
-from provenance.run import Run
+from provenance.run import TRAINED_BY, Run, RunSettings, resumed, started
 from provenance.settings import UserError
 
 Precision = Literal["auto", "32", "bf16"]
@@ -37,6 +43,48 @@ class FitSettings:
     """auto: bf16 where the processor has it and the images are large enough for it to pay."""
     resume: Path | None = None
     """Folder of a killed run to go on with, with the settings it was started with."""
+
+
+def open_run(
+    kind: str, settings: Any, how: FitSettings, common: RunSettings, particles: ParticleSet, parents: Sequence[Run] = ()
+) -> AbstractContextManager[Run]:
+    """A new run, or the one that `--resume` names.
+
+    Raises:
+        UserError: the run to resume is of another kind or saw other data.
+    """
+    if how.resume is None:
+        return started(kind, settings, common, particles.identity, parents)
+    run = Run(how.resume.resolve())
+    if run.kind != kind or run.info["data"]["fingerprint"] != particles.fingerprint:
+        raise UserError(f"--resume {how.resume}: not a run of kind '{kind}' on this data; start a new run without --resume")
+    return resumed(run)
+
+
+def loaders(
+    particles: ParticleSet, train: np.ndarray, val: np.ndarray, how: FitSettings, seed: int,
+    targets: np.ndarray | None = None,
+) -> ParticleData:  # fmt: skip
+    """Training and validation batches over store positions.
+
+    Args:
+        particles: the set.
+        train: positions to learn from.
+        val: positions to judge by; where there are none, `train` judges itself, and that is said.
+        how: batch size and augmentation.
+        seed: of the order.
+        targets: class number of every position in the store.
+
+    Raises:
+        UserError: too few to train on.
+    """
+    if len(train) < 2:
+        raise UserError(f"{particles.name}: {len(train)} particle(s) to train on; give more, or allow the labeled set")
+    if len(val) == 0:
+        print("no particles fall into the validation split of so small a set: the training split judges itself")
+        val = train
+    data = [PixelData(particles.pixels, rows, None if targets is None else targets[rows]) for rows in (train, val)]
+    return ParticleData(*data, how.batch_size, seed, resolve_augment(how.augment, particles.oriented))
 
 
 def one_cycle(module: Any) -> dict[str, Any]:
@@ -96,6 +144,7 @@ def fit(model: L.LightningModule, data: ParticleData, run: Run, settings: FitSet
         seed: seed of every random choice.
         monitor: validation value that decides which epoch is best; lower is better.
     """
+    _quiet_lightning()
     best = ModelCheckpoint(
         dirpath=run.path, filename="best", monitor=monitor, save_last=True, enable_version_counter=False,
         save_on_train_epoch_end=True,
@@ -112,6 +161,12 @@ def fit(model: L.LightningModule, data: ParticleData, run: Run, settings: FitSet
     model.eval()
 
 
+def _quiet_lightning() -> None:
+    """Keep our own messages readable: Lightning's notes on hardware, its tips and its own deprecations are not ours."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning.*")
+
+
 def _precision(wanted: Precision, data: ParticleData) -> Literal["32-true", "bf16-mixed"]:
     if wanted == "32":
         return "32-true"
@@ -122,17 +177,17 @@ def _precision(wanted: Precision, data: ParticleData) -> Literal["32-true", "bf1
     return "bf16-mixed" if has_bf16 and data.train.pixels.size >= _BF16_PAYS_FROM else "32-true"
 
 
-def read_checkpoint(path: Path, kind: str, remedy: str) -> dict[str, Any]:
+def read_checkpoint(path: Path, kind: str) -> dict[str, Any]:
     """Read a checkpoint without executing anything in it.
 
     Args:
         path: a .ckpt file.
         kind: the model it must hold (`classifier`, `ae`, `vae`, `planar-vae`).
-        remedy: the command that makes one.
 
     Raises:
         UserError: missing, cut, not a checkpoint of this project, or of another kind.
     """
+    remedy = TRAINED_BY[kind]
     try:
         checkpoint = torch.load(path, weights_only=True, map_location="cpu")
         found = checkpoint["hyper_parameters"]["kind"]

@@ -25,6 +25,15 @@ _LIBRARIES = (
 )  # fmt: skip
 
 
+# The four models, and the command that makes a run of each; part of every error that misses one.
+TRAINED_BY = {
+    "classifier": "python experiments/pretrain_classifier.py",
+    "ae": "python experiments/train_ae.py",
+    "vae": "python experiments/train_vae.py",
+    "planar-vae": "python experiments/train_vae.py --flow planar",
+}
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """What every script takes, whatever it does."""
@@ -66,6 +75,11 @@ class Run:
     def config(self) -> dict[str, Any]:
         """The resolved settings the run was started with."""
         return dict(read_json(self.path / "config.json"))
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """The content of metrics.json."""
+        return dict(read_json(self.path / "metrics.json"))
 
     def record(self, **fields: Any) -> None:
         """Add or replace fields of run.json."""
@@ -119,7 +133,7 @@ def _closing(run: Run, begun: float) -> Iterator[None]:
     run.record(status="finished", finished=_now().isoformat(), seconds=time.perf_counter() - begun)
 
 
-def find(spec: str, work: Path, needs: str, fingerprint: str | None, remedy: str) -> Run:
+def find(spec: str, work: Path, needs: str, fingerprint: str | None) -> Run:
     """The newest finished run of a kind, or the one that is named.
 
     Args:
@@ -127,7 +141,6 @@ def find(spec: str, work: Path, needs: str, fingerprint: str | None, remedy: str
         work: the work folder.
         needs: a file that the run must hold (`z.npy`, `best.ckpt`).
         fingerprint: the data it must have run on; None for any.
-        remedy: the command that would make such a run; part of the error.
 
     Raises:
         UserError: there is none.
@@ -142,8 +155,9 @@ def find(spec: str, work: Path, needs: str, fingerprint: str | None, remedy: str
         same_data = fingerprint is None or info["data"].get("fingerprint") == fingerprint
         if info["status"] == "finished" and same_data and (run.path / needs).exists():
             return run
-    where = "on this data " if fingerprint else ""
-    raise UserError(f"no finished run '{spec}' {where}under {work / 'runs'}: make one with `{remedy}`")
+    where = " on this data" if fingerprint else ""
+    remedy = TRAINED_BY.get(kind, "python clustering/run.py --latent all")
+    raise UserError(f"no finished run '{spec}'{where} under {work / 'runs'}: make one with `{remedy}` and the same --data")
 
 
 def _new_folder(parent: Path, seed: int) -> Path:

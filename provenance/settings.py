@@ -56,7 +56,8 @@ def parse(cls: type[S], argv: Sequence[str] | None = None, description: str | No
     Args:
         cls: a frozen dataclass; nested dataclasses are flattened into one list of flags.
         argv: the arguments, default `sys.argv[1:]`. `--replay RUN` takes another run's `config.json` as the
-            defaults, so that `--replay RUN --seed 3` repeats a run with one change.
+            defaults, so that `--replay RUN --seed 3` repeats a run with one change; `--resume RUN` takes them too, and
+            stays on the line, because the script itself goes on with that run.
         description: the text above `--help`.
 
     Raises:
@@ -65,12 +66,14 @@ def parse(cls: type[S], argv: Sequence[str] | None = None, description: str | No
     """
     args = list(sys.argv[1:] if argv is None else argv)
     default = None
-    if "--replay" in args:
-        at = args.index("--replay")
-        if at + 1 >= len(args):
-            raise UserError("--replay needs the folder of a run, for example runs/vae/<id>")
-        default = replayed(cls, Path(args[at + 1]))
-        del args[at : at + 2]
+    for flag in ("--replay", "--resume"):
+        if flag in args:
+            at = args.index(flag)
+            if at + 1 >= len(args):
+                raise UserError(f"{flag} needs the folder of a run, for example runs/vae/<id>")
+            default = replayed(cls, Path(args[at + 1]))
+            if flag == "--replay":
+                del args[at : at + 2]
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
     return tyro.cli(cls, args=args, default=default, config=config, description=description)
 

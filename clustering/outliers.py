@@ -1,0 +1,171 @@
+"""How strange is each particle? One column a score, higher = stranger, and one consensus over all of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+from sklearn.covariance import LedoitWolf
+from sklearn.ensemble import IsolationForest
+from sklearn.neighbors import NearestNeighbors
+
+from particles.latents import Latents
+
+PER_ROW_LOSSES = ("reconstruction", "kl", "neg_elbo")
+"""Index columns of an autoencoder's latents that are scores as they stand."""
+
+WORDS = {
+    "knn": "far from its nearest neighbors",
+    "mahalanobis": "far from every known class",
+    "hdbscan": "at the edge of its cluster",
+    "isolation_forest": "easily isolated",
+    "reconstruction": "badly reconstructed",
+    "kl": "costly to encode",
+    "neg_elbo": "improbable",
+}
+"""What a score says, in a reader's words."""
+
+
+@dataclass(frozen=True)
+class OutlierSettings:
+    """Outlier scores."""
+
+    k: int = 10
+    """Neighbors whose mean distance is the kNN score."""
+    trees: int = 200
+    """Trees of the isolation forest."""
+
+
+def latent_scores(core: Latents, reference: Latents, settings: OutlierSettings, seed: int) -> pd.DataFrame:
+    """The scores that need only vectors and losses.
+
+    Args:
+        core: the particles to judge, (N, D).
+        reference: particles of known classes that the core is compared with too, (M, D); may be empty.
+        settings: neighbors and trees.
+        seed: of the forest.
+
+    Returns:
+        N rows: `knn`, `mahalanobis`, `isolation_forest`, and those of `PER_ROW_LOSSES` that the core has.
+    """
+    bulk = np.concatenate([core.z, reference.z]) if len(reference) else np.asarray(core.z)
+    labels = pd.concat([core.index["label"], reference.index["label"]], ignore_index=True)
+    scores = {
+        "knn": knn_distance(core.z, bulk, settings.k),
+        "mahalanobis": mahalanobis(core.z, bulk, labels),
+        "isolation_forest": isolation(core.z, bulk, settings.trees, seed),
+    }
+    losses = {name: core.index[name].to_numpy() for name in PER_ROW_LOSSES if name in core.index}
+    return pd.DataFrame(scores | losses)
+
+
+def knn_distance(z: np.ndarray, bulk: np.ndarray, k: int) -> np.ndarray:
+    """Mean Euclidean distance to the k nearest others (Ramaswamy et al. 2000, doi:10.1145/342009.335437).
+
+    Args:
+        z: (N, D), the first N rows of `bulk`; a point is not its own neighbor.
+        bulk: (N + M, D).
+        k: neighbors; fewer where there are not so many.
+
+    Returns:
+        (N,).
+    """
+    k = min(k, len(bulk) - 1)
+    distances, rows = NearestNeighbors(n_neighbors=k + 1).fit(bulk).kneighbors(z)
+    itself = rows == np.arange(len(z))[:, None]
+    # among exact duplicates a point need not find itself; then its farthest neighbor is dropped
+    itself[~itself.any(axis=1), -1] = True
+    return distances[~itself].reshape(len(z), k).mean(axis=1)
+
+
+def mahalanobis(z: np.ndarray, bulk: np.ndarray, labels: pd.Series) -> np.ndarray:
+    """Distance to the nearest class, all classes sharing one covariance (Lee et al. 2018, arXiv:1807.03888, eq. 2).
+
+    The covariance is shrunk (Ledoit & Wolf 2004), because a latent may have unused dimensions. Without labels the
+    whole bulk is one class.
+
+    Args:
+        z: (N, D).
+        bulk: (M, D).
+        labels: (M,) class names, missing where unknown.
+
+    Returns:
+        (N,).
+    """
+    known = labels.notna().to_numpy()
+    if known.any():
+        members, names = bulk[known], labels[known].to_numpy(dtype=str)
+    else:
+        members, names = bulk, np.full(len(bulk), "all")
+    means = np.stack([members[names == name].mean(axis=0) for name in np.unique(names)])
+    centered = members - means[np.searchsorted(np.unique(names), names)]
+    precision = LedoitWolf(assume_centered=True).fit(centered).precision_
+    root = np.linalg.cholesky((precision + precision.T) / 2)  # distances become Euclidean: |root.T (z - mean)|
+    white, white_means = z @ root, means @ root
+    return np.min([np.linalg.norm(white - mean, axis=1) for mean in white_means], axis=0)
+
+
+def isolation(z: np.ndarray, bulk: np.ndarray, trees: int, seed: int) -> np.ndarray:
+    """Isolation forest (Liu et al. 2008, doi:10.1109/ICDM.2008.17): (N, D) -> (N,), higher = stranger."""
+    forest = IsolationForest(n_estimators=trees, random_state=seed).fit(bulk)
+    return -forest.score_samples(z)
+
+
+def rarity(score: np.ndarray) -> np.ndarray:
+    """A score's rank as a share: (N,) -> (N,) in (0, 1); 0.99 means stranger than 99 % of the core."""
+    return (rankdata(score) - 0.5) / len(score)
+
+
+def consensus(scores: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """One rank over all scores of all latents.
+
+    Each score's rarity r becomes a surprise, -log10(1 - r), so that a particle in the top thousandth of one score
+    counts more than one in the top third of many (Fisher's way to combine p-values). Latents count alike, however
+    many scores they have.
+
+    Args:
+        scores: for each latent a frame with `particle_id` and one column per score.
+
+    Returns:
+        A frame in the order of the first latent's rows: `particle_id`, `<latent>.<score>` rarities, `score` (mean
+        surprise), `rank` (1 = strangest), `reasons`.
+    """
+    ids = next(iter(scores.values()))["particle_id"].reset_index(drop=True)
+    rarities = pd.concat([_rarities(latent, frame, ids) for latent, frame in scores.items()], axis=1)
+    surprise = -np.log10(1 - rarities)
+    by_latent = [surprise[[c for c in surprise if c.startswith(f"{latent}.")]].mean(axis=1) for latent in scores]
+    score = pd.concat(by_latent, axis=1).mean(axis=1)
+    result = pd.concat([ids, rarities], axis=1)
+    result["score"] = score
+    result["rank"] = ranks(score.to_numpy())
+    result["reasons"] = [reasons(row) for row in rarities.to_dict("records")]
+    return result
+
+
+def _rarities(latent: str, frame: pd.DataFrame, ids: pd.Series) -> pd.DataFrame:
+    ordered = frame.set_index("particle_id").loc[ids]  # joined by id, never by position
+    return pd.DataFrame({f"{latent}.{name}": rarity(ordered[name].to_numpy()) for name in ordered})
+
+
+def ranks(score: np.ndarray) -> np.ndarray:
+    """1 = strangest; equal scores keep the order of the rows: (N,) -> (N,) int64."""
+    order = np.argsort(-score, kind="stable")
+    rank = np.empty(len(score), dtype=np.int64)
+    rank[order] = np.arange(1, len(score) + 1)
+    return rank
+
+
+def reasons(rarities: dict[str, float], most: int = 3) -> str:
+    """The scores that put a particle where it is, strongest first, in plain words.
+
+    Args:
+        rarities: `<latent>.<score>` -> share of the core that is less strange.
+        most: how many reasons.
+    """
+    strongest = sorted(rarities.items(), key=lambda item: -item[1])[:most]
+    return "; ".join(f"{WORDS[name.split('.')[1]]} ({name.split('.')[0]}, {_top(value)})" for name, value in strongest)
+
+
+def _top(value: float) -> str:
+    share = 100 * (1 - value)
+    return f"top {share:.2g} %" if share < 10 else f"top {share:.0f} %"

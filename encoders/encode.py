@@ -1,0 +1,67 @@
+"""Trained classifier + particle set -> latents. Deterministic, batch by batch, in the set's order."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
+import torch
+
+from encoders.classifier import ClassifierTraining
+from particles.latents import INDEX_COLUMNS, Latents
+from particles.loader import in_batches
+from particles.sets import ParticleSet
+from provenance.progress import progress
+
+BATCH = 256
+
+
+def encode_classifier(model: ClassifierTraining, particles: ParticleSet) -> Latents:
+    """The penultimate layer and the class probabilities of every row.
+
+    Returns:
+        Latents with z (N, 512), and index columns `predicted`, `confidence`, `prob_<class>`.
+    """
+    z, probabilities = [], []
+    with inference(model), torch.inference_mode():
+        for x in batches(particles, "encoding, classifier", device_of(model)):
+            features = model.net.trunk(x)
+            z.append(features.cpu().numpy())
+            probabilities.append(model.net.head(features).softmax(dim=1).cpu().numpy())
+    p = np.concatenate(probabilities)
+    index = index_of(particles)
+    index["predicted"] = pd.array([model.classes[i] for i in p.argmax(axis=1)], dtype="string")
+    index["confidence"] = p.max(axis=1)
+    columns = pd.DataFrame(p, columns=[f"prob_{name}" for name in model.classes])
+    return Latents(np.concatenate(z), pd.concat([index, columns], axis=1))
+
+
+def index_of(particles: ParticleSet) -> pd.DataFrame:
+    """The columns that travel with every latent."""
+    return particles.table[list(INDEX_COLUMNS)].copy()
+
+
+def batches(particles: ParticleSet, what: str, device: torch.device) -> Iterator[torch.Tensor]:
+    """All images of a set in its order, with a progress bar: (B, 1, S, S) on `device`."""
+    positions = particles.table["position"].to_numpy(dtype=np.int64)
+    with progress() as bars:
+        bar = bars.add_task(what, total=len(positions))
+        for part, x in in_batches(particles.pixels, positions, BATCH):
+            yield x.to(device)
+            bars.advance(bar, part.stop - part.start)
+
+
+def device_of(model: torch.nn.Module) -> torch.device:
+    """Where the model's weights are."""
+    return next(model.parameters()).device
+
+
+@contextmanager
+def inference(model: torch.nn.Module) -> Iterator[None]:
+    """Batch norm must use its running statistics, or a row's latent would depend on its neighbors."""
+    was = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was)

@@ -1,0 +1,63 @@
+"""Train the classifier on the labeled set and write its run."""
+
+from typing import Any
+
+import numpy as np
+
+from encoders.classifier import ClassifierTraining
+from encoders.encode import encode_classifier
+from encoders.fit import FitSettings, fit, loaders, open_run
+from particles.loader import class_numbers
+from particles.sets import ParticleSet
+from provenance.files import write_json
+from provenance.run import Run, RunSettings
+from provenance.settings import UserError
+
+
+def pretrain(particles: ParticleSet, settings: Any, how: FitSettings, common: RunSettings) -> Run:
+    """Train on the labeled set's train split, keep the epoch with the lowest validation loss, encode everything.
+
+    Args:
+        particles: the set.
+        settings: the script's settings, kept as config.json.
+        how: training.
+        common: seed and work folder.
+
+    Returns:
+        The finished `classifier` run, with latents of every row.
+
+    Raises:
+        UserError: fewer than two known classes.
+    """
+    classes = particles.classes
+    if len(classes) < 2:
+        raise UserError(f"{particles.name}: a classifier needs two labeled classes, there are {len(classes)}; "
+                        "train an autoencoder with --from-scratch instead")  # fmt: skip
+    rows = particles.table
+    labeled = rows["role"] == "labeled"
+    targets = np.full(len(particles.pixels), -1)
+    targets[particles.positions(labeled)] = class_numbers(rows.loc[labeled, "label"].tolist(), classes)
+    train, val = (particles.positions(labeled & (rows["split"] == split)) for split in ("train", "val"))
+    with open_run("classifier", settings, how, common, particles) as run:
+        data = loaders(particles, train, val, how, common.seed, targets)
+        weights = balanced_weights(targets[train], len(classes))
+        model = ClassifierTraining(classes, weights.tolist(), how.lr, particles.pixels.size)
+        fit(model, data, run, how, common.seed, monitor="val_loss")
+        latents = encode_classifier(model, particles)
+        latents.write(run.path)
+        write_json(run.path / "metrics.json", _accuracy(latents.index))
+    return run
+
+
+def balanced_weights(targets: np.ndarray, n_classes: int) -> np.ndarray:
+    """Weights inverse to class frequency with mean 1 over the particles: (N,) class numbers -> (C,)."""
+    counts = np.bincount(targets, minlength=n_classes)
+    return len(targets) / (n_classes * np.maximum(counts, 1))
+
+
+def _accuracy(index: Any) -> dict[str, float | int | None]:
+    """Accuracy on what the classifier never saw: test particles of classes it knows."""
+    known = index["truth"].isin(index.loc[index["role"] == "labeled", "label"].unique())
+    judged = index[(index["split"] == "test") & known.fillna(False)]
+    hits = (judged["predicted"] == judged["truth"]).mean() if len(judged) else None
+    return {"test_accuracy": None if hits is None else float(hits), "n_test": len(judged)}

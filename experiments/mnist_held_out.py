@@ -1,0 +1,91 @@
+"""Does the method re-find what it never saw? `python experiments/mnist_held_out.py --held-out 2 6`."""
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from autoencoders.train import AutoencoderSettings, train_autoencoder
+from clustering.run import ClusteringSettings, run_clustering
+from encoders.fit import FitSettings
+from encoders.pretrain import pretrain
+from figures.draw import draw_all
+from particles.pack import PackSettings
+from particles.sets import DataSettings, ParticleSet, open_set
+from provenance.files import write_json
+from provenance.progress import show_table
+from provenance.run import Run, RunSettings, started
+from provenance.settings import UserError, entry
+
+_DIGITS = DataSettings(data="mnist", held_out=("2", "6"), pack=PackSettings(scalars=False))
+_MODEL = AutoencoderSettings(latent_dim=16, likelihood="bernoulli", kl_warmup=1.0, fit=FitSettings(epochs=4))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Train without some digits, look for them in the test split."""
+
+    latent: Literal["classifier", "ae", "vae", "planar-vae", "all"] = "all"
+    """Which latents to judge; an autoencoder needs the classifier too."""
+    pretrain_epochs: int = 4
+    """Epochs of the classifier; those of the autoencoders are --epochs."""
+    flow_steps: int = 4
+    """K, steps of the planar flow."""
+    data: DataSettings = _DIGITS
+    """Which digits, and which are held out; --data digits needs no files."""
+    model: AutoencoderSettings = _MODEL
+    """Autoencoders and training."""
+    clustering: ClusteringSettings = field(default_factory=ClusteringSettings)
+    """Groups, maps, scores."""
+    common: RunSettings = field(default_factory=RunSettings)
+    """Seed and folders."""
+
+
+def main(settings: Settings) -> Path:
+    """Train without the held-out digits, then judge how strange they look among the known ones of the test split."""
+    begun = time.perf_counter()
+    if not settings.data.held_out:
+        raise UserError("--held-out names no digit: give one or more, for example --held-out 2 6")
+    particles = open_set(settings.data, settings.common)
+    runs = _train(particles, settings)
+    clustered, consensus = run_clustering(particles, runs, settings, settings.clustering, settings.common)
+    draw_all(particles, runs, clustered, consensus, settings.common.work)
+    result = {"held_out": list(settings.data.held_out), "data": particles.name,
+              "seconds": time.perf_counter() - begun, "latents": {}}  # fmt: skip
+    for run in clustered:
+        result["latents"][run.kind.removeprefix("clusters-")] = _judged(run)
+    result["consensus"] = consensus.results
+    _show(result)
+    with started("held-out", settings, settings.common, particles.identity, [*clustered, consensus]) as run:
+        write_json(run.path / "summary.json", result)
+    print(run.path / "summary.json")
+    return run.path / "summary.json"
+
+
+def _train(particles: ParticleSet, settings: Settings) -> list[Run]:
+    how, common = settings.model, settings.common
+    runs = [pretrain(particles, settings, replace(how.fit, epochs=settings.pretrain_epochs), common)]
+    for kind in ("ae", "vae", "planar-vae"):
+        if settings.latent in (kind, "all"):
+            runs.append(train_autoencoder(kind, settings.flow_steps, particles, settings, how, common))
+    return [run for run in runs if settings.latent in (run.kind, "all")]
+
+
+def _judged(run: Run) -> dict[str, Any]:
+    results = run.results
+    auroc = {name: values["auroc"] for name, values in results["outliers"].items()}
+    return {"auroc": auroc, "clusters": results["clusters"]}
+
+
+def _show(result: dict[str, Any]) -> None:
+    rows = []
+    for latent, judged in result["latents"].items():
+        best = max(judged["auroc"], key=lambda name: judged["auroc"][name])
+        found = "  ".join(f"{n}: {c['precision']:.2f}/{c['recall']:.2f}" for n, c in judged["clusters"].items())
+        rows.append([latent, judged["auroc"]["knn"], f"{best} {judged['auroc'][best]:.3f}", found])
+    title = f"Held out: {', '.join(result['held_out'])}"
+    show_table(title, ["latent", "AUROC kNN", "best score", "best cluster, precision/recall"], rows)
+
+
+if __name__ == "__main__":
+    entry(Settings, main)

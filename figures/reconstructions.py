@@ -1,0 +1,102 @@
+"""What goes into an autoencoder above what comes out of it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from figures import style
+
+SIDE = 150
+"""Side of an image on the sheet, px."""
+_MARGIN, _LEFT, _GAP, _BETWEEN, _LINE = 44, 138, 14, 40, 19  # px
+_COLUMNS = 10
+_ROWS = ("input", "reconstruction", "|difference|")
+_MOST_CAPTION_LINES = 2
+
+
+def draw_reconstructions(
+    images: np.ndarray,
+    reconstructed: np.ndarray,
+    captions: Sequence[str],
+    path: Path,
+    title: str,
+    subtitle: str | None = None,
+) -> Path:
+    """Draw pairs in columns: input, reconstruction, and the size of their difference.
+
+    All differences share one color scale, so that columns can be compared.
+
+    Args:
+        images: (n, S, S) uint8, or floats in [0, 1].
+        reconstructed: (n, S, S), the same.
+        captions: n texts below the columns.
+        path: PNG to write.
+        title: above the sheet.
+        subtitle: a fainter line below the title.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ValueError: the three do not have the same length.
+    """
+    given, shown = style.grey_levels(images), style.grey_levels(reconstructed)
+    if not len(given) == len(shown) == len(captions):
+        raise ValueError(f"{len(given)} images, {len(shown)} reconstructions and {len(captions)} captions")
+    difference = np.abs(given - shown)
+    high = max(float(difference.max(initial=0)), 1.0)
+    columns = max(min(_COLUMNS, len(given)), 4)
+    block = 3 * (SIDE + _GAP) + _LINE * _MOST_CAPTION_LINES + _BETWEEN
+    head = _MARGIN + style.heading_height(subtitle)
+    width = _MARGIN + _LEFT + columns * (SIDE + _GAP) - _GAP + 116
+    height = head + -(-max(len(given), 1) // columns) * block - _BETWEEN + _MARGIN
+    strips = [given, shown, 255 * style.score_colors()(difference / high)[..., :3]]
+    with style.picture(path, width, height) as figure:
+        canvas = style.page(figure)
+        _paste(canvas, strips, columns, head, block, (width, height))
+        style.heading(canvas, _MARGIN, _MARGIN, width - 2 * _MARGIN, title, subtitle)
+        _captions(canvas, captions, columns, head, block)
+        bar = style.axes_at(figure, width - 102, head + 2 * (SIDE + _GAP), 14, SIDE)
+        scale = ScalarMappable(Normalize(0, high), style.score_colors())
+        figure.colorbar(scale, cax=bar, label="grey levels").outline.set(visible=False)
+    return path
+
+
+def _corner(number: int, strip: int, columns: int, head: int, block: int) -> tuple[int, int]:
+    """Left and top px of an image."""
+    left = _MARGIN + _LEFT + number % columns * (SIDE + _GAP)
+    return left, head + number // columns * block + strip * (SIDE + _GAP)
+
+
+def _paste(
+    canvas: Axes, strips: list[np.ndarray], columns: int, head: int, block: int, size: tuple[int, int]
+) -> None:
+    """All images as one, px for px; enlarged without smoothing, which would flatter a reconstruction."""
+    width, height = size
+    sheet = np.full((height, width, 3), 255, dtype=np.uint8)
+    for strip, stack in enumerate(strips):
+        for number, image in enumerate(np.rint(stack).astype(np.uint8)):
+            left, top = _corner(number, strip, columns, head, block)
+            large = Image.fromarray(image).convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST)
+            sheet[top : top + SIDE, left : left + SIDE] = np.asarray(large)
+            canvas.add_patch(Rectangle((left, top), SIDE, SIDE, fill=False, lw=0.5, ec="#9a9a9a"))
+    canvas.imshow(sheet, extent=(0, width, height, 0), interpolation="none", aspect="auto")
+
+
+def _captions(canvas: Axes, captions: Sequence[str], columns: int, head: int, block: int) -> None:
+    for first in range(0, len(captions), columns):
+        for strip, name in enumerate(_ROWS):
+            _, top = _corner(first, strip, columns, head, block)
+            x, y = _MARGIN + _LEFT - 14, top + SIDE / 2
+            canvas.text(x, y, name, fontsize=style.NORMAL, ha="right", va="center")
+    for number, caption in enumerate(captions):
+        left, top = _corner(number, 3, columns, head, block)
+        lines = style.wrapped(caption, SIDE, style.SMALL, _MOST_CAPTION_LINES)
+        for place, line in enumerate(lines):
+            canvas.text(left, top + place * _LINE, line, fontsize=style.SMALL, color="#4a4a4a", va="top")
