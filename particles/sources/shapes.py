@@ -162,7 +162,7 @@ def _dots(grid: Stage, rng: np.random.Generator, n: int, radius: tuple[float, fl
 
 
 def _framed(depth: Floats) -> Floats:
-    """Keeps a body whose outline was shaken from reaching over the crop's edge: FlowCam cuts around the whole."""
+    """Keeps a shaken outline from reaching over the crop's edge: FlowCam cuts around the whole particle."""
     height, width = depth.shape
     rows, columns = (np.arange(n, dtype=np.float32) for n in (height, width))
     frame = np.minimum(np.minimum(rows, height - 1 - rows)[:, None], np.minimum(columns, width - 1 - columns))
