@@ -23,8 +23,6 @@ from provenance.run import TRAINED_BY, Run, RunSettings, resumed, started
 from provenance.settings import UserError
 
 Precision = Literal["auto", "32", "bf16"]
-_BF16_PAYS_FROM = 48
-"""px: below this side ResNet18's layers are too small for bf16 to win on a CPU (measured in benchmarks/)."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class FitSettings:
     augment: Augment = "auto"
     """auto: the square's eight symmetries for particles, small affine jitter for digits."""
     precision: Precision = "auto"
-    """auto: bf16 where the processor has it and the images are large enough for it to pay."""
+    """auto: bf16 where the processor has instructions for it, float32 elsewhere; latents are always float32."""
     resume: Path | None = None
     """Folder of a killed run to go on with, with the settings it was started with."""
 
@@ -145,13 +143,14 @@ def fit(model: L.LightningModule, data: ParticleData, run: Run, settings: FitSet
         monitor: validation value that decides which epoch is best; lower is better.
     """
     _quiet_lightning()
+    torch.set_flush_denormal(True)  # numbers too small to matter cost a CPU a hundred times more than zero
     best = ModelCheckpoint(
         dirpath=run.path, filename="best", monitor=monitor, save_last=True, enable_version_counter=False,
         save_on_train_epoch_end=True,
     )  # fmt: skip
     trainer = L.Trainer(
         max_epochs=settings.epochs, logger=False, deterministic=True, enable_model_summary=False,
-        precision=_precision(settings.precision, data), default_root_dir=run.path, num_sanity_val_steps=0,
+        precision=_precision(settings.precision), default_root_dir=run.path, num_sanity_val_steps=0,
         callbacks=[best, Curves(run.path / "metrics.csv"), SeedEachStep(seed), RichProgressBar(leave=False)],
     )  # fmt: skip
     last = run.path / "last.ckpt"
@@ -167,14 +166,14 @@ def _quiet_lightning() -> None:
     warnings.filterwarnings("ignore", module="lightning.*")
 
 
-def _precision(wanted: Precision, data: ParticleData) -> Literal["32-true", "bf16-mixed"]:
+def _precision(wanted: Precision) -> Literal["32-true", "bf16-mixed"]:
     if wanted == "32":
         return "32-true"
     if wanted == "bf16" or torch.cuda.is_available():
         return "bf16-mixed"
     # Asked, not assumed: bf16 on a CPU without these instructions is slower than float32.
     has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16-mixed" if has_bf16 and data.train.pixels.size >= _BF16_PAYS_FROM else "32-true"
+    return "bf16-mixed" if has_bf16 else "32-true"
 
 
 def read_checkpoint(path: Path, kind: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ class ResNet18Trunk(nn.Module):
         self.net.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(self.net.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.net.fc = nn.Identity()
+        self.to(memory_format=torch.channels_last)  # up to twice as fast on a CPU, the same numbers
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Images in [0, 1] to features.

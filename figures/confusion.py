@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 
 from figures import style
 
-_MARGIN, _CELL, _AXIS, _BESIDE = 44, 78, 40, 14  # px
+_MARGIN, _CELL, _AXIS, _BESIDE = 44, 84, 40, 14  # px
 
 
 def confusion(truth: Sequence[str], predicted: Sequence[str], classes: Sequence[str]) -> np.ndarray:
@@ -81,7 +81,7 @@ def draw_confusion(
         _names(canvas, names, left, top)
         for i, j in np.ndindex(*counts.shape):
             text = f"{counts[i, j]:,}" if counts[i, j] else "·"
-            _cell(canvas, left + j * _CELL, top + i * _CELL, text, rows[i, j])
+            _cell(canvas, left + j * _CELL, top + i * _CELL, text, float(rows[i, j]))
         for i in range(len(classes)):
             _margin_cell(canvas, left + side + _BESIDE, top + i * _CELL, _percent(recall[i]))
             _margin_cell(canvas, left + i * _CELL, top + side + _BESIDE, _percent(precision[i]))

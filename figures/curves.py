@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from figures import style
@@ -22,12 +23,12 @@ Panel = Callable[[Axes, pd.DataFrame], None]
 
 
 def draw_curves(metrics_csv: Path, path: Path, title: str, subtitle: str | None = None) -> Path:
-    """Draw what a run's metrics.csv holds: loss, accuracy, KL and its weight, KL per dimension, active units.
+    """Draw a run's metrics.csv: loss, accuracy, KL and its weight, KL per dimension, active units.
 
     Args:
         metrics_csv: one row an epoch: `epoch`, `train_loss`, `val_loss`; from a classifier `train_accuracy`,
-            `val_accuracy`; from an autoencoder `*_reconstruction`, `*_kl`, `kl_weight`, `active_units` and, where
-            it is variational, `kl_dim_00`, ... in nats.
+            `val_accuracy`; from an autoencoder `*_reconstruction`, `*_kl`, `kl_weight`, `active_units` and,
+            where it is variational, `kl_dim_00`, ... in nats.
         path: PNG to write.
         title: above the panels.
         subtitle: a fainter line below the title.
@@ -130,35 +131,35 @@ def _kl(axes: Axes, metrics: pd.DataFrame) -> None:
 
 
 def _kl_per_dimension(axes: Axes, metrics: pd.DataFrame) -> None:
-    """A strip over epochs, dimensions sorted by what they carry at the end; bars where there are too few epochs."""
+    """A strip over epochs, dimensions sorted by what they carry at the end; bars where epochs are too few."""
     names = dimensions(metrics)
     last = metrics[names].iloc[-1].to_numpy(dtype=float)
     order = np.argsort(-np.nan_to_num(last), kind="stable")
     if len(metrics) < _FEW_EPOCHS:
         axes.bar(np.arange(1, len(names) + 1), last[order], color=_VAL, width=0.85)
         axes.set(xlabel="dimension, sorted by its KL", ylabel=f"nats, epoch {int(metrics['epoch'].iloc[-1])}")
-        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        axes.xaxis.set_major_locator(_whole(8))
         axes.set_xlim(0.2, len(names) + 0.8)
         return
     strip = metrics[names].to_numpy(dtype=float)[:, order].T
     first, final = float(metrics["epoch"].iloc[0]), float(metrics["epoch"].iloc[-1])
     extent = (first - 0.5, final + 0.5, len(names) + 0.5, 0.5)
-    image = axes.imshow(
-        strip, aspect="auto", interpolation="nearest", cmap=style.score_colors(), extent=extent, vmin=0
-    )
+    colors = style.amount_colors()
+    image = axes.imshow(strip, aspect="auto", interpolation="nearest", cmap=colors, extent=extent, vmin=0)
     axes.set(xlabel="epoch", ylabel="dimension, sorted by final KL")
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_locator(_whole(8))
+    axes.yaxis.set_major_locator(_whole(6))
     _bar_beside(axes, image)
 
 
-def _bar_beside(axes: Axes, image: object) -> None:
+def _bar_beside(axes: Axes, image: AxesImage) -> None:
+    """A colorbar within the panel's width, so that it does not reach into the next panel."""
     figure = axes.figure
     assert isinstance(figure, Figure)
-    box = axes.get_position()
-    pixel = 1 / (figure.get_size_inches()[0] * style.DPI)
-    beside = figure.add_axes((box.x1 + 14 * pixel, box.y0, 16 * pixel, box.height))
-    bar = figure.colorbar(image, cax=beside, label="nats")  # type: ignore[arg-type]
+    box, px = axes.get_position(), 1 / (figure.get_size_inches()[0] * style.DPI)
+    axes.set_position((box.x0, box.y0, box.width - 104 * px, box.height))
+    beside = figure.add_axes((box.x1 - 90 * px, box.y0, 16 * px, box.height))
+    bar = figure.colorbar(image, cax=beside, label="nats")
     bar.outline.set(visible=False)
 
 
@@ -168,7 +169,7 @@ def _active_units(axes: Axes, metrics: pd.DataFrame) -> None:
     if count:
         axes.axhline(count, color=_OTHER, linestyle="--", linewidth=1, label=f"all {count} dimensions")
     axes.set_ylim(0, 1.08 * max(count, float(metrics["active_units"].max()), 1))
-    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(_whole(6))
     _over_epochs(axes, metrics, "dimensions in use")
 
 
@@ -197,6 +198,11 @@ def _over_epochs(axes: Axes, metrics: pd.DataFrame, unit: str) -> None:
     first, last = float(metrics["epoch"].iloc[0]), float(metrics["epoch"].iloc[-1])
     room = max(0.02 * (last - first), 0.5 if last == first else 0.1)
     axes.set_xlim(first - room, last + room)
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.xaxis.set_major_locator(_whole(8))
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="best")
+
+
+def _whole(most: int) -> MaxNLocator:
+    """Ticks at whole numbers only, even if that is one tick."""
+    return MaxNLocator(most, integer=True, min_n_ticks=1)

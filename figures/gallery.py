@@ -162,11 +162,10 @@ def _text_lines(card: Card) -> list[tuple[int, str]]:
 
 def _paste(canvas: Axes, places: list[tuple[Card, int, int]], width: int, height: int) -> None:
     """All crops as one image, px for px, so that no resampling but `enlarged` touches them."""
-    sheet = np.full((height, width), 255, dtype=np.uint8)
+    sheet = np.full((height, width, 3), 255, dtype=np.uint8)  # RGB, because a color map rounds grey levels
     for card, x, y in places:
-        sheet[y : y + SIDE, x : x + SIDE] = enlarged(card.image)
-    extent = (0, width, height, 0)
-    canvas.imshow(sheet, cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="none", aspect="auto")
+        sheet[y : y + SIDE, x : x + SIDE] = enlarged(card.image)[..., None]
+    canvas.imshow(sheet, extent=(0, width, height, 0), interpolation="none", aspect="auto")
 
 
 def enlarged(image: np.ndarray) -> np.ndarray:
@@ -358,7 +357,7 @@ def draw_clusters(
     """
     if classes is None:
         classes = table.set_index("particle_id")["label"]
-    numbers = sorted(int(number) for number in labels.unique())
+    numbers = sorted(int(number) for number in labels.dropna().unique())
     order = [number for number in numbers if number != style.NOISE]
     order += [style.NOISE] if style.NOISE in numbers else []
     return [_draw_cluster(k, labels, xy, table, pixels, folder, method, n, classes, seed) for k in order]
@@ -368,7 +367,7 @@ def _draw_cluster(
     number: int, labels: pd.Series, xy: np.ndarray, table: pd.DataFrame, pixels: PixelStore, folder: Path,
     method: str, n: int, classes: pd.Series, seed: int,
 ) -> Path:  # fmt: skip
-    inside = (labels == number).to_numpy()
+    inside = (labels == number).fillna(False).to_numpy(dtype=bool)
     ids = labels.index[inside].to_numpy()
     central, drawn = members(np.asarray(xy)[inside], n, seed, with_center=number != style.NOISE)
     known = classes.reindex(ids)

@@ -21,6 +21,10 @@ UNLABELED = "unlabeled"
 _MAP, _MARGIN, _LEGEND = 960, 44, 290  # px: the map's side, the sheet's margin, the legend's width
 _PANEL, _PANEL_GAP = 560, 36
 _MOST_ENTRIES = 32  # lines of a legend
+_NUMBER: dict[str, Any] = {
+    "fontsize": style.NORMAL, "fontweight": "bold", "ha": "center", "va": "center_baseline",
+    "path_effects": [effects.withStroke(linewidth=2.4, foreground="white")],
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -188,10 +192,8 @@ def _draw_row(
     if not np.isfinite(xy).all(axis=1).any():
         for axes in boxes:
             _frame(axes)
-            axes.text(
-                0.5, 0.5, "not computed", transform=axes.transAxes, ha="center", va="center", color=style.FAINT,
-                fontsize=style.LARGE,
-            )  # fmt: skip
+            middle: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+            axes.text(0.5, 0.5, "not computed", color=style.FAINT, fontsize=style.LARGE, **middle)
         return ScalarMappable(_norm(scores), style.score_colors())
     for axes, entries in zip(boxes, groups, strict=False):
         _draw_entries(axes, xy, entries, _PANEL)
@@ -252,10 +254,7 @@ def _draw_numbers(axes: Axes, xy: np.ndarray, entries: list[Entry], side: int) -
     spots = place_labels(to_px.transform(middles) - corner, side, radii=(0, 14, 22, 30, 40), on_points=True)
     for entry, spot in zip(entries, spots, strict=True):
         x, y = to_px.inverted().transform(spot + corner)
-        axes.text(
-            x, y, f"{entry.number}", fontsize=style.NORMAL, fontweight="bold", ha="center", va="center_baseline",
-            zorder=5, path_effects=[effects.withStroke(linewidth=2.4, foreground="white")],
-        )  # fmt: skip
+        axes.text(x, y, f"{entry.number}", zorder=5, **_NUMBER)
 
 
 def _middle(xy: np.ndarray) -> np.ndarray:
@@ -305,7 +304,7 @@ def _scatter(axes: Axes, xy: np.ndarray, diameter: float, **colors: Any) -> None
 
 
 def _frame(axes: Axes, xy: np.ndarray | None = None) -> None:
-    """A square view with equal units on both axes and no ticks, because the axes of such maps mean nothing."""
+    """A square view with equal units on both axes, and no ticks: the axes of such maps mean nothing."""
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -335,14 +334,10 @@ def _draw_ranks(axes: Axes, xy: np.ndarray, rows: Sequence[int] | np.ndarray, si
     to_px, to_data = axes.transData, axes.transData.inverted()
     corner = axes.transAxes.transform((0, 0))
     spots = place_labels(to_px.transform(points) - corner, side)
-    halo = [effects.withStroke(linewidth=2.2, foreground="white")]
     for (rank, point), spot in zip(ranked, spots, strict=True):
         x, y = to_data.transform(spot + corner)
-        axes.annotate(
-            f"{rank}", xy=(point[0], point[1]), xytext=(x, y), fontsize=style.NORMAL, fontweight="bold", ha="center",
-            va="center_baseline", zorder=6, path_effects=halo,
-            arrowprops={"arrowstyle": "-", "lw": 0.7, "color": style.INK, "shrinkA": 5, "shrinkB": 3.6},
-        )  # fmt: skip
+        line = {"arrowstyle": "-", "lw": 0.7, "color": style.INK, "shrinkA": 5, "shrinkB": 3.6}
+        axes.annotate(f"{rank}", (point[0], point[1]), (x, y), zorder=6, arrowprops=line, **_NUMBER)
 
 
 def place_labels(

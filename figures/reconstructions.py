@@ -56,14 +56,14 @@ def draw_reconstructions(
     head = _MARGIN + style.heading_height(subtitle)
     width = _MARGIN + _LEFT + columns * (SIDE + _GAP) - _GAP + 116
     height = head + -(-max(len(given), 1) // columns) * block - _BETWEEN + _MARGIN
-    strips = [given, shown, 255 * style.score_colors()(difference / high)[..., :3]]
+    strips = [given, shown, 255 * style.amount_colors()(difference / high)[..., :3]]
     with style.picture(path, width, height) as figure:
         canvas = style.page(figure)
         _paste(canvas, strips, columns, head, block, (width, height))
         style.heading(canvas, _MARGIN, _MARGIN, width - 2 * _MARGIN, title, subtitle)
         _captions(canvas, captions, columns, head, block)
         bar = style.axes_at(figure, width - 102, head + 2 * (SIDE + _GAP), 14, SIDE)
-        scale = ScalarMappable(Normalize(0, high), style.score_colors())
+        scale = ScalarMappable(Normalize(0, high), style.amount_colors())
         figure.colorbar(scale, cax=bar, label="grey levels").outline.set(visible=False)
     return path
 

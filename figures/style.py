@@ -34,8 +34,8 @@ TRUE_OUTLIER = "true outlier"
 RESERVED = {TRUE_OUTLIER: "#009E73"}
 """Marks whose color never depends on the company they are in."""
 
-# Okabe & Ito (2008) without black, their yellow darkened to hold on white; then the hues of Paul Tol's "muted"
-# that differ most from them.
+# Okabe & Ito (2008) without black, their yellow darkened to hold on white; then hues of Paul Tol's "muted"
+# set that differ most from them.
 _HUES = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#D9C91E",
     "#332288", "#882255", "#999933", "#44AA99", "#AA4499",
@@ -94,8 +94,12 @@ def cluster_name(label: int) -> str:
 
 def score_colors() -> Colormap:
     """Perceptually uniform, light to dark, so that the strange stand out; magma without its pale end."""
-    shades = matplotlib.colormaps["magma_r"](np.linspace(0.1, 0.93, 256))
-    return ListedColormap(shades, name="strangeness")
+    return ListedColormap(matplotlib.colormaps["magma_r"](np.linspace(0.1, 0.93, 256)), name="strangeness")
+
+
+def amount_colors() -> Colormap:
+    """The same from almost white: where zero means nothing there."""
+    return ListedColormap(matplotlib.colormaps["magma_r"](np.linspace(0, 0.93, 256)), name="amount")
 
 
 def natural(text: str) -> list[tuple[int, int, str]]:

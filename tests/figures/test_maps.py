@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from figures import style
+from figures.maps import dot_diameter, draw_map, draw_map_panel, entries_of, opacity, place_labels, top_rows
+
+
+def test_noise_is_the_last_entry_grey_named_counted_and_never_renumbered() -> None:
+    entries = entries_of(np.array([5, -1, 2, -1, 5]), "clusters")
+    assert [entry.text for entry in entries] == ["cluster 2: 1", "cluster 5: 2", "noise (-1): 2"]
+    assert [entry.number for entry in entries] == [2, 5, None]
+    assert entries[-1].color == style.GREY
+    assert entries[-1].rows.tolist() == [1, 3]
+    assert entries[1].color == style.cluster_color(5)
+
+
+def test_classes_keep_their_color_when_some_are_absent() -> None:
+    every = ["camp", "corylus", "dust"]
+    full = {entry.name: entry.color for entry in entries_of(every, "classes")}
+    some = entries_of(pd.array(["dust", pd.NA, "dust"], dtype="string"), "classes", classes=every)
+    assert [(entry.name, entry.color, entry.rows.tolist()) for entry in some] == [
+        ("dust", full["dust"], [0, 2]),
+        ("unlabeled", style.GREY, [1]),
+    ]
+
+
+def test_top_rows_are_the_highest_first_without_nan() -> None:
+    assert top_rows(np.array([1.0, np.nan, 3.0, 3.0, 2.0]), 3).tolist() == [2, 3, 4]
+    assert top_rows(np.array([np.nan]), 3).tolist() == []
+
+
+def test_dots_shrink_and_fade_where_there_are_many() -> None:
+    diameters = [dot_diameter(n, 960) for n in (1, 1_000, 10_000, 100_000, 10**7)]
+    assert diameters == sorted(diameters, reverse=True)
+    assert (diameters[0], diameters[-1]) == (9.0, 1.5)
+    xy = np.concatenate([np.zeros((500, 2)), [[1.0, 1.0]]])
+    alpha = opacity(xy, 960, 5)
+    assert alpha[0] == pytest.approx(0.2)
+    assert alpha[-1] == pytest.approx(0.9)
+    assert opacity(np.zeros((1, 2)), 960, 5).shape == (1,)
+
+
+def test_labels_hide_neither_one_another_nor_a_ring() -> None:
+    points = np.random.default_rng(0).uniform(380, 480, (20, 2))
+    spots = place_labels(points, 960)
+    apart = np.abs(spots[:, None] - spots[None]) >= (28, 22)
+    assert apart.any(axis=2)[~np.eye(20, dtype=bool)].all()
+    assert (np.abs(spots[:, None] - points[None]) >= (14, 11)).any(axis=2).all()
+    edge = place_labels(np.array([[0.0, 0.0], [960.0, 960.0]]), 960)
+    assert (edge >= (14, 11)).all()
+    assert (edge <= (946, 949)).all()
+
+
+def test_noise_lies_below_the_clusters(tmp_path: Path) -> None:
+    """One cluster dot under 50 noise dots at the same place still shows its color."""
+    xy = np.concatenate([np.zeros((51, 2)), [[-9.0, -9.0], [9.0, 9.0]]])
+    labels = np.array([0] + [-1] * 52)
+    drawn = np.asarray(Image.open(draw_map(xy, labels, tmp_path / "m.png", "t", "clusters")).convert("RGB"))
+    middle = drawn[48 + 44 + 480, 44 + 480 - 14 : 44 + 480 + 14].astype(
+        int
+    )  # the number 0 stands on the dot itself
+    ring = drawn[92 + 480 - 14 : 92 + 480 + 14, 44 + 480 - 14 : 44 + 480 + 14].astype(int)
+    assert middle.shape == (28, 3)
+    blueness = ring[..., 2] - ring[..., 0]
+    assert blueness.max() >= 0
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (np.full(4, -1), "clusters"),
+        (np.zeros(4, int), "clusters"),
+        (np.arange(4.0), "score"),
+        (np.full(4, np.nan), "score"),
+        (["a", "<b>$x$", None, "冰"], "classes"),
+        ([None] * 4, "classes"),
+    ],
+)
+def test_odd_maps_are_drawn_alike_twice(values: object, kind: object, tmp_path: Path) -> None:
+    xy = np.array([[0.0, 0.0], [1.0, 5.0], [np.nan, 1.0], [2.0, 2.0]])
+    first = draw_map(xy, values, tmp_path / "a.png", "t", kind, highlight=[2, 0])  # type: ignore[arg-type]
+    second = draw_map(xy, values, tmp_path / "b.png", "t", kind, highlight=[2, 0])  # type: ignore[arg-type]
+    assert first.read_bytes() == second.read_bytes()
+    assert Image.open(first).size == (2 * 44 + 960 + 36 + 290, 44 + 48 + 960 + 44)
+
+
+def test_a_map_of_one_particle(tmp_path: Path) -> None:
+    draw_map(np.zeros((1, 2)), [3], tmp_path / "m.png", "t", "clusters")
+    assert (tmp_path / "m.png").exists()
+
+
+def test_the_panel_has_a_row_a_map(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    xy, labels, score = rng.normal(size=(60, 2)), rng.integers(-1, 40, 60), rng.normal(size=60)
+    two = draw_map_panel(xy, xy, ["a", None] * 30, labels, score, tmp_path / "2.png", "t")
+    one = draw_map_panel(xy, None, ["a", None] * 30, labels, score, tmp_path / "1.png", "t")
+    empty = draw_map_panel(xy * np.nan, None, [None] * 60, labels * 0 - 1, score, tmp_path / "0.png", "t")
+    (width, height), (narrow, low) = Image.open(two).size, Image.open(one).size
+    assert width == narrow == 44 + 40 + 3 * 560 + 2 * 36 + 44
+    assert height - low == 560 + 36
+    assert Image.open(empty).size[0] == width
