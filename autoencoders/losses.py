@@ -41,12 +41,12 @@ def gaussian_kl_per_dim(mu: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
 
 
 def standard_normal_log_prob(z: torch.Tensor) -> torch.Tensor:
-    """log N(z; 0, 1), summed over dimensions: (B, D) -> (B,) nats."""
+    """Log N(z; 0, 1), summed over dimensions: (B, D) -> (B,) nats."""
     return -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)
 
 
 def normal_log_prob(z: torch.Tensor, mu: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
-    """log N(z; mu, exp(logvar)), summed over dimensions: (B, D) thrice -> (B,) nats."""
+    """Log N(z; mu, exp(logvar)), summed over dimensions: (B, D) thrice -> (B,) nats."""
     return -0.5 * ((z - mu).square() * (-logvar).exp() + logvar + math.log(2 * math.pi)).sum(-1)
 
 

@@ -87,7 +87,9 @@ def train_autoencoder(
     return run
 
 
-def _write_reconstructions(run: Run, model: AutoencoderTraining, particles: ParticleSet, val: np.ndarray) -> None:
+def _write_reconstructions(
+    run: Run, model: AutoencoderTraining, particles: ParticleSet, val: np.ndarray
+) -> None:
     """`reconstructions.npy` (2, n, S, S) uint8: validation images and the model's pictures of them, and their ids."""
     shown = np.sort(np.random.default_rng(0).permutation(val)[:SHOWN_RECONSTRUCTIONS])
     images = particles.pixels[shown]

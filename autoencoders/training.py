@@ -13,6 +13,7 @@ from particles.loader import Batch
 from provenance.run import TRAINED_BY
 from provenance.settings import UserError
 
+
 class AutoencoderTraining(L.LightningModule):
     """Minimizes the negative ELBO per image, with KL warm-up; an `ae` has reconstruction alone."""
 
@@ -88,5 +89,7 @@ def load_autoencoder(path: Path, kind: Kind) -> AutoencoderTraining:
     try:
         model.load_state_dict(checkpoint["state_dict"], strict=True)
     except RuntimeError as error:
-        raise UserError(f"{path}: weights of another architecture ({error}); run `{TRAINED_BY[kind]}`") from error
+        raise UserError(
+            f"{path}: weights of another architecture ({error}); run `{TRAINED_BY[kind]}`"
+        ) from error
     return model.eval()

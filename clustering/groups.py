@@ -41,7 +41,9 @@ def kmeans(xy: np.ndarray, n: int, seed: int) -> np.ndarray:
         UserError: fewer points than clusters.
     """
     if len(xy) < n:
-        raise UserError(f"KMeans: {n} clusters need at least {n} particles, there are {len(xy)}: give --n-clusters")
+        raise UserError(
+            f"KMeans: {n} clusters need at least {n} particles, there are {len(xy)}: give --n-clusters"
+        )
     return KMeans(n, n_init=10, random_state=seed).fit_predict(xy)
 
 
@@ -92,7 +94,10 @@ def hdbscan_groups(xy: np.ndarray, settings: GroupSettings) -> HdbscanGroups:
     smallest = settings.min_cluster_size or max(10, len(xy) // 100)
     # approx_min_span_tree=False: the approximate tree is not repeatable
     model = hdbscan.HDBSCAN(
-        min_cluster_size=smallest, min_samples=settings.min_samples, approx_min_span_tree=False, core_dist_n_jobs=1
+        min_cluster_size=smallest,
+        min_samples=settings.min_samples,
+        approx_min_span_tree=False,
+        core_dist_n_jobs=1,
     )
     labels = model.fit_predict(np.asarray(xy, dtype=np.float64))
     return HdbscanGroups(labels, np.nan_to_num(model.outlier_scores_, nan=0.0))

@@ -19,6 +19,7 @@ from provenance.progress import progress, show_table
 from provenance.run import TRAINED_BY, Run, RunSettings, find, started
 from provenance.settings import UserError, entry
 
+
 @dataclass(frozen=True)
 class ClusteringSettings:
     """How latents are grouped, mapped and scored."""
@@ -113,7 +114,9 @@ def _kept_ids(particles: ParticleSet, drop: Sequence[str], common: RunSettings) 
     classifier = find("classifier", common.work, "z.npy", particles.fingerprint)
     predicted = read_parquet(classifier.path / "index.parquet").set_index("particle_id")["predicted"]
     kept = core[~predicted.loc[core].isin(list(drop)).to_numpy()]
-    print(f"{len(core) - len(kept)} of {len(core)} core particles left out: the classifier calls them {', '.join(drop)}")
+    print(
+        f"{len(core) - len(kept)} of {len(core)} core particles left out: the classifier calls them {', '.join(drop)}"
+    )
     return kept
 
 
@@ -161,7 +164,12 @@ def _groups(
     density, eps = dbscan(xy, how)
     tree = hdbscan_groups(xy, how)
     n = how.n_clusters or n_classes or max(2, len(np.unique(tree.labels)) - 1)
-    groups = {"kmeans": kmeans(xy, n, seed), "dbscan": density, "hdbscan": tree.labels, "glosh": tree.outlier_scores}
+    groups = {
+        "kmeans": kmeans(xy, n, seed),
+        "dbscan": density,
+        "hdbscan": tree.labels,
+        "glosh": tree.outlier_scores,
+    }
     return groups, {"dbscan": {"eps": eps}}
 
 
@@ -174,7 +182,10 @@ def _map_columns(z: np.ndarray, xy: np.ndarray, how: MapSettings, seed: int) -> 
 
 
 def _metrics(
-    index: pd.DataFrame, groups: dict[str, np.ndarray], details: dict[str, dict[str, float]], scores: pd.DataFrame
+    index: pd.DataFrame,
+    groups: dict[str, np.ndarray],
+    details: dict[str, dict[str, float]],
+    scores: pd.DataFrame,
 ) -> dict[str, Any]:
     by_method: dict[str, Any] = {
         name: group_metrics(index["truth"], labels) | details.get(name, {}) for name, labels in groups.items()
@@ -189,7 +200,11 @@ def _metrics(
 def _write_consensus(run: Run, done: Sequence[Run], particles: ParticleSet) -> None:
     frames = {r.kind.removeprefix("clusters-"): read_parquet(r.path / "outliers.parquet") for r in done}
     ranked = consensus({name: frame.drop(columns=["score", "rank"]) for name, frame in frames.items()})
-    truth = particles.table.set_index("particle_id").loc[ranked["particle_id"], "is_outlier"].reset_index(drop=True)
+    truth = (
+        particles.table.set_index("particle_id")
+        .loc[ranked["particle_id"], "is_outlier"]
+        .reset_index(drop=True)
+    )
     write_parquet(ranked, run.path / "outliers.parquet")
     write_json(run.path / "metrics.json", outlier_metrics(truth, ranked["score"].to_numpy()))
 

@@ -44,7 +44,13 @@ class ClassifierTraining(L.LightningModule):
         super().__init__()
         # Plain values only: a dataclass in here would not load under weights_only=True.
         self.save_hyperparameters(
-            {"classes": list(classes), "class_weights": list(class_weights), "lr": lr, "size": size, "kind": "classifier"}
+            {
+                "classes": list(classes),
+                "class_weights": list(class_weights),
+                "lr": lr,
+                "size": size,
+                "kind": "classifier",
+            }
         )
         self.classes, self.lr = list(classes), lr
         self.net = Classifier(len(classes))
@@ -83,5 +89,7 @@ def load_classifier(path: Path) -> ClassifierTraining:
     try:
         model.load_state_dict(checkpoint["state_dict"], strict=True)
     except RuntimeError as error:
-        raise UserError(f"{path}: weights of another architecture ({error}); run `{TRAINED_BY['classifier']}`") from error
+        raise UserError(
+            f"{path}: weights of another architecture ({error}); run `{TRAINED_BY['classifier']}`"
+        ) from error
     return model.eval()

@@ -44,7 +44,12 @@ class FitSettings:
 
 
 def open_run(
-    kind: str, settings: Any, how: FitSettings, common: RunSettings, particles: ParticleSet, parents: Sequence[Run] = ()
+    kind: str,
+    settings: Any,
+    how: FitSettings,
+    common: RunSettings,
+    particles: ParticleSet,
+    parents: Sequence[Run] = (),
 ) -> AbstractContextManager[Run]:
     """A new run, or the one that `--resume` names.
 
@@ -55,7 +60,9 @@ def open_run(
         return started(kind, settings, common, particles.identity, parents)
     run = Run(how.resume.resolve())
     if run.kind != kind or run.info["data"]["fingerprint"] != particles.fingerprint:
-        raise UserError(f"--resume {how.resume}: not a run of kind '{kind}' on this data; start a new run without --resume")
+        raise UserError(
+            f"--resume {how.resume}: not a run of kind '{kind}' on this data; start a new run without --resume"
+        )
     return resumed(run)
 
 
@@ -77,11 +84,17 @@ def loaders(
         UserError: too few to train on.
     """
     if len(train) < 2:
-        raise UserError(f"{particles.name}: {len(train)} particle(s) to train on; give more, or allow the labeled set")
+        raise UserError(
+            f"{particles.name}: {len(train)} particle(s) to train on; give more, or allow the labeled set"
+        )
     if len(val) == 0:
-        print("no particles fall into the validation split of so small a set: the training split judges itself")
+        print(
+            "no particles fall into the validation split of so small a set: the training split judges itself"
+        )
         val = train
-    data = [PixelData(particles.pixels, rows, None if targets is None else targets[rows]) for rows in (train, val)]
+    data = [
+        PixelData(particles.pixels, rows, None if targets is None else targets[rows]) for rows in (train, val)
+    ]
     return ParticleData(*data, how.batch_size, seed, resolve_augment(how.augment, particles.oriented))
 
 
@@ -131,7 +144,9 @@ class Curves(Callback):
             frame.astype({"epoch": int}).to_csv(beside, index=False)
 
 
-def fit(model: L.LightningModule, data: ParticleData, run: Run, settings: FitSettings, seed: int, monitor: str) -> None:
+def fit(
+    model: L.LightningModule, data: ParticleData, run: Run, settings: FitSettings, seed: int, monitor: str
+) -> None:
     """Train `model`, leaving `best.ckpt`, `last.ckpt` and `metrics.csv` in the run's folder.
 
     Args:
@@ -156,7 +171,9 @@ def fit(model: L.LightningModule, data: ParticleData, run: Run, settings: FitSet
     last = run.path / "last.ckpt"
     trainer.fit(model, data, ckpt_path=last if settings.resume and last.exists() else None, weights_only=True)
     run.record(device=str(trainer.strategy.root_device), precision=str(trainer.precision))
-    model.load_state_dict(torch.load(run.path / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"])
+    model.load_state_dict(
+        torch.load(run.path / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"]
+    )
     model.eval()
 
 
@@ -192,7 +209,9 @@ def read_checkpoint(path: Path, kind: str) -> dict[str, Any]:
         found = checkpoint["hyper_parameters"]["kind"]
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
         reason = str(error).split("\n")[0][:120]
-        raise UserError(f"{path}: not a checkpoint of this project ({reason}); make one with `{remedy}`") from error
+        raise UserError(
+            f"{path}: not a checkpoint of this project ({reason}); make one with `{remedy}`"
+        ) from error
     if found != kind:
         raise UserError(f"{path}: holds a model of kind '{found}', not '{kind}'; make one with `{remedy}`")
     return dict(checkpoint)

@@ -44,4 +44,9 @@ def warm_start(trunk: ResNet18Trunk, checkpoint: Path, size: int) -> WarmStart:
     state = classifier.net.trunk.state_dict()
     trunk.load_state_dict(state, strict=True)
     left = tuple(name for name in classifier.net.state_dict() if not name.startswith("trunk."))
-    return WarmStart(f"{checkpoint.parent.name}/{checkpoint.name}", len(state), sum(t.numel() for t in state.values()), left)
+    return WarmStart(
+        f"{checkpoint.parent.name}/{checkpoint.name}",
+        len(state),
+        sum(t.numel() for t in state.values()),
+        left,
+    )

@@ -72,7 +72,12 @@ def train_all(particles: ParticleSet, settings: Settings) -> list[Run]:
 
 
 def summary(
-    particles: ParticleSet, clustered: Sequence[Run], consensus: Run, pictures: Sequence[Path], work: Path, seconds: float
+    particles: ParticleSet,
+    clustered: Sequence[Run],
+    consensus: Run,
+    pictures: Sequence[Path],
+    work: Path,
+    seconds: float,
 ) -> dict[str, Any]:
     """What was found, as plain values; None where there is no truth to compare with."""
     latents = {}

@@ -81,7 +81,9 @@ def _show(result: dict[str, Any]) -> None:
     rows = []
     for latent, judged in result["latents"].items():
         best = max(judged["auroc"], key=lambda name: judged["auroc"][name])
-        found = "  ".join(f"{n}: {c['precision']:.2f}/{c['recall']:.2f}" for n, c in judged["clusters"].items())
+        found = "  ".join(
+            f"{n}: {c['precision']:.2f}/{c['recall']:.2f}" for n, c in judged["clusters"].items()
+        )
         rows.append([latent, judged["auroc"]["knn"], f"{best} {judged['auroc'][best]:.3f}", found])
     title = f"Held out: {', '.join(result['held_out'])}"
     show_table(title, ["latent", "AUROC kNN", "best score", "best cluster, precision/recall"], rows)

@@ -68,9 +68,11 @@ def draw_confusion(
     counts = confusion(list(truth), list(predicted), classes)
     rows, recall, precision, accuracy = shares(counts)
     total = int(counts.sum())
-    subtitle = subtitle or f"{total:,} particles, accuracy {_percent(accuracy)}"
+    subtitle = (
+        subtitle or f"{total:,} {'particle' if total == 1 else 'particles'}, accuracy {_percent(accuracy)}"
+    )
     names = [style.elide(style.printable(name), 22) for name in classes]
-    longest = int(max((style.text_width(name, style.NORMAL) for name in names), default=0))
+    longest = int(max(style.text_width(name, style.NORMAL) for name in [*names, "precision"]))
     side = _CELL * len(classes)
     left = _MARGIN + _AXIS + longest + 14
     top = _MARGIN + style.heading_height(subtitle) + _AXIS + longest + 4

@@ -20,6 +20,9 @@ from provenance.progress import progress
 from provenance.run import Run, RunSettings, find
 from provenance.settings import UserError, entry
 
+MOST_EXPLORED = 20_000
+"""Particles in one explorer page; more would make a file that no browser opens quickly."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -70,7 +73,9 @@ def draw_all(
             drawn += _cluster_pictures(run, particles, ranked, predicted, folder)
             bars.advance(bar)
         points, thumbnails = explorer_points(particles, clustered, ranked, predicted)
-        drawn.append(write_explorer(folder / "explorer.html", points, thumbnails, f"Nunatak: {particles.name}"))
+        drawn.append(
+            write_explorer(folder / "explorer.html", points, thumbnails, f"Nunatak: {particles.name}")
+        )
         bars.advance(bar)
     return drawn
 
@@ -101,12 +106,18 @@ def _outlier_sheet(particles: ParticleSet, ranked: pd.DataFrame, folder: Path) -
 def _training_pictures(run: Run, folder: Path, particles: ParticleSet) -> list[Path]:
     drawn = []
     if (run.path / "metrics.csv").exists():  # latents of another set's model come without curves
-        drawn.append(draw_curves(run.path / "metrics.csv", folder / f"curves-{run.kind}.png", f"Training: {run.kind}", run.name))
+        drawn.append(
+            draw_curves(
+                run.path / "metrics.csv", folder / f"curves-{run.kind}.png", f"Training: {run.kind}", run.name
+            )
+        )
     if (run.path / "reconstructions.npy").exists():
         images, shown = np.load(run.path / "reconstructions.npy", allow_pickle=False)
         ids = read_json(run.path / "reconstructions.json")
         path, title = folder / f"reconstructions-{run.kind}.png", f"Reconstructions: {run.kind}"
-        drawn.append(draw_reconstructions(images, shown, ids, path, title, "validation particles the model never saw"))
+        drawn.append(
+            draw_reconstructions(images, shown, ids, path, title, "validation particles the model never saw")
+        )
     if run.kind == "classifier":
         drawn += _confusion(run, folder, particles.classes)
     return drawn
@@ -118,7 +129,9 @@ def _confusion(run: Run, folder: Path, classes: list[str]) -> list[Path]:
     if judged.empty:
         return []
     path = folder / "confusion.png"
-    return [draw_confusion(judged["truth"], judged["predicted"], classes, path, "Classifier on the test split")]
+    return [
+        draw_confusion(judged["truth"], judged["predicted"], classes, path, "Classifier on the test split")
+    ]
 
 
 def _cluster_pictures(
@@ -160,6 +173,7 @@ def explorer_points(
         ranked: the consensus.
         predicted: class by id.
     """
+    ranked = _for_explorer(ranked)
     table = particles.table.set_index("particle_id").loc[ranked["particle_id"]]
     points = ranked[["particle_id", "rank", "score", "reasons"]].copy()
     points["class"] = _classes(points["particle_id"], predicted, particles)[0].to_numpy()
@@ -168,10 +182,21 @@ def explorer_points(
     for run in clustered:
         latent = run.kind.removeprefix("clusters-")
         for name in ("maps", "clusters"):
-            columns = read_parquet(run.path / f"{name}.parquet").set_index("particle_id").loc[points["particle_id"]]
+            columns = (
+                read_parquet(run.path / f"{name}.parquet").set_index("particle_id").loc[points["particle_id"]]
+            )
             for column in columns:
                 points[f"{latent}:{column}"] = columns[column].to_numpy()
     return points, particles.pixels[table["position"].to_numpy(dtype=np.int64)]
+
+
+def _for_explorer(ranked: pd.DataFrame) -> pd.DataFrame:
+    """All particles, or of a large core the strangest half of what fits and a seeded sample of the others."""
+    if len(ranked) <= MOST_EXPLORED:
+        return ranked
+    strange = ranked["rank"] <= MOST_EXPLORED // 2
+    others = ranked[~strange].sample(MOST_EXPLORED - int(strange.sum()), random_state=0)
+    return ranked[strange | ranked.index.isin(others.index)].reset_index(drop=True)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ SIDE = 216
 """Side of a crop on a sheet, px."""
 _MARGIN, _GAP, _BELOW = 44, 26, 30  # px: around the sheet, between columns, below a row
 _LINE, _ID_POINTS = 19, 7.0
-_HANG = 10
+_HANG, _OVER = 10, 18  # px: indent of lines that go on; how far text may reach into the gap between columns
 _MOST_LINES = 7  # of text below a crop, all its lines together
 _BAR_SHARE = 0.42  # a scale bar takes at most this share of the crop
 _TIMES = "\N{MULTIPLICATION SIGN}"
@@ -155,7 +155,7 @@ def _text_lines(card: Card) -> list[tuple[int, str]]:
     lines = [
         (0 if number == 0 else _HANG, part)
         for line in card.lines
-        for number, part in enumerate(style.wrapped(line, SIDE - _HANG, style.SMALL, most=3))
+        for number, part in enumerate(style.wrapped(line, SIDE + _OVER - _HANG, style.SMALL, most=3))
     ]
     return lines if len(lines) <= _MOST_LINES else [*lines[: _MOST_LINES - 1], (0, "…")]
 

@@ -240,9 +240,8 @@ def _draw_entries(axes: Axes, xy: np.ndarray, entries: list[Entry], side: int) -
     shuffled = np.random.default_rng(0).permutation(len(xy))
     for rows in (shuffled[(grey & keep)[shuffled]], shuffled[(~grey & keep)[shuffled]]):
         _scatter(axes, xy[rows], diameter, c=list(colors[rows]), alpha=alpha[rows])
-    _draw_numbers(
-        axes, xy, [entry for entry in entries if entry.number is not None and keep[entry.rows].any()], side
-    )
+    numbered = [entry for entry in entries if entry.number is not None and keep[entry.rows].any()]
+    _draw_numbers(axes, xy, numbered, side)
 
 
 def _draw_numbers(axes: Axes, xy: np.ndarray, entries: list[Entry], side: int) -> None:
@@ -264,18 +263,18 @@ def _middle(xy: np.ndarray) -> np.ndarray:
 
 
 def _draw_scores(axes: Axes, xy: np.ndarray, scores: np.ndarray, side: int) -> ScalarMappable:
-    """The strange on top; rows without a score grey, below all others."""
+    """The strange on top and solid, even within a crowd; rows without a score grey, below all others."""
     _frame(axes, xy)
     keep, diameter, alpha = _dots(xy, side)
     scored = np.isfinite(scores)
-    mappable = ScalarMappable(_norm(scores), style.score_colors())
+    norm = _norm(scores)
+    mappable = ScalarMappable(norm, style.score_colors())
     without = keep & ~scored
     _scatter(axes, xy[without], diameter, c=style.GREY, alpha=alpha[without])
     order = np.argsort(scores, kind="stable")
     order = order[(keep & scored)[order]]
-    _scatter(
-        axes, xy[order], diameter, c=mappable.to_rgba(scores[order]), alpha=np.maximum(alpha[order], 0.45)
-    )
+    solid = np.clip(np.maximum(alpha[order], np.asarray(norm(scores[order]))), 0.35, 1)
+    _scatter(axes, xy[order], diameter, c=mappable.to_rgba(scores[order]), alpha=solid)
     return mappable
 
 

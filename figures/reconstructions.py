@@ -62,7 +62,8 @@ def draw_reconstructions(
         _paste(canvas, strips, columns, head, block, (width, height))
         style.heading(canvas, _MARGIN, _MARGIN, width - 2 * _MARGIN, title, subtitle)
         _captions(canvas, captions, columns, head, block)
-        bar = style.axes_at(figure, width - 102, head + 2 * (SIDE + _GAP), 14, SIDE)
+        right, top = _corner(min(len(given), columns), 2, columns + 1, head, block)
+        bar = style.axes_at(figure, right, top, 14, SIDE)
         scale = ScalarMappable(Normalize(0, high), style.amount_colors())
         figure.colorbar(scale, cax=bar, label="grey levels").outline.set(visible=False)
     return path

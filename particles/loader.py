@@ -74,7 +74,9 @@ class ParticleData(L.LightningDataModule):
     No worker processes: gathering a batch from the memory-mapped store costs less than handing it over.
     """
 
-    def __init__(self, train: PixelData, val: PixelData, batch_size: int, seed: int, augment: Augment) -> None:
+    def __init__(
+        self, train: PixelData, val: PixelData, batch_size: int, seed: int, augment: Augment
+    ) -> None:
         super().__init__()
         self.train, self.val = train, val
         self.batch_size, self.seed, self.augment = batch_size, seed, augment
@@ -155,7 +157,9 @@ def _uniform(n: int, top: float, like: torch.Tensor) -> torch.Tensor:
     return (torch.rand(n, device=like.device) * 2 - 1) * top
 
 
-def in_batches(pixels: PixelStore, positions: np.ndarray, batch_size: int) -> Iterator[tuple[slice, torch.Tensor]]:
+def in_batches(
+    pixels: PixelStore, positions: np.ndarray, batch_size: int
+) -> Iterator[tuple[slice, torch.Tensor]]:
     """Walk over rows of a store in order: (slice into positions, (B, 1, S, S) float32)."""
     for start in range(0, len(positions), batch_size):
         part = slice(start, min(start + batch_size, len(positions)))

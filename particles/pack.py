@@ -153,7 +153,13 @@ def _fitted(
     shown = mean_corrected(crop, background) if settings.mean_correction else crop
     square, scale = fit_square(shown, size, settings.fit, background_level(shown))
     height, width = crop.shape
-    return square, {"width_px": width, "height_px": height, "scale": scale, "background": background, **values}
+    return square, {
+        "width_px": width,
+        "height_px": height,
+        "scale": scale,
+        "background": background,
+        **values,
+    }
 
 
 def _write_part(folder: Path, number: int, parts: list[_Packed]) -> None:
@@ -172,7 +178,9 @@ def _finish(
         _write_rejected(beside, rejected)
     table = pd.concat([read_parquet(_part_path(folder, n)) for n in range(parts)], ignore_index=True)
     if table.empty:
-        raise UserError(f"{source.name}: none of its {len(rejected)} crops can be used; {folder / 'rejected.csv'} says why")
+        raise UserError(
+            f"{source.name}: none of its {len(rejected)} crops can be used; {folder / 'rejected.csv'} says why"
+        )
     table = validated(table, source.name)
     write_parquet(table, folder / "table.parquet")
     write_json(
@@ -185,7 +193,9 @@ def _finish(
     )  # fmt: skip
     shutil.rmtree(folder / "parts")
     if rejected:
-        say(f"{len(rejected)} of {len(table) + len(rejected)} crops left out, listed in {folder / 'rejected.csv'}")
+        say(
+            f"{len(rejected)} of {len(table) + len(rejected)} crops left out, listed in {folder / 'rejected.csv'}"
+        )
 
 
 def _fingerprint(folder: Path, table: pd.DataFrame, shards: int) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from provenance.files import replacing
+from provenance.settings import UserError
 
 Fit = Literal["keep", "squash", "native"]
 FITS: tuple[str, ...] = get_args(Fit)
@@ -61,6 +62,14 @@ def write_shard(path: Path, pixels: np.ndarray) -> None:
         np.save(beside, pixels, allow_pickle=False)
 
 
+def _opened(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        remedy = "delete the folder of its set and run again"
+        raise UserError(f"{path}: packed pixels cannot be read ({error}); {remedy}") from error
+
+
 class PixelStore:
     """Packed images in shards of (n, S, S) uint8, memory-mapped: only what is asked for is read."""
 
@@ -69,8 +78,11 @@ class PixelStore:
 
         Args:
             shards: .npy files; row i of the store is row i of their concatenation.
+
+        Raises:
+            UserError: a file is missing or cut.
         """
-        self._shards = [np.load(path, mmap_mode="r", allow_pickle=False) for path in shards]
+        self._shards = [_opened(path) for path in shards]
         self._starts = np.cumsum([0] + [len(shard) for shard in self._shards])
 
     def __len__(self) -> int:

@@ -22,7 +22,6 @@ from provenance.run import RunSettings
 from provenance.settings import UserError
 
 
-
 @dataclass(frozen=True)
 class DataSettings:
     """Which particles, and who plays what."""
@@ -104,7 +103,11 @@ def open_set(settings: DataSettings, common: RunSettings, say: Callable[[str], N
     if settings.core:
         _refuse_mixture(infos, tables)
         tables[1] = tables[1].assign(role="core", label=pd.NA)
-    shards = [f / "pixels" / f"{n:05d}.npy" for f, info in zip(folders, infos, strict=True) for n in range(info["shards"])]
+    shards = [
+        f / "pixels" / f"{n:05d}.npy"
+        for f, info in zip(folders, infos, strict=True)
+        for n in range(info["shards"])
+    ]
     table = assign(pd.concat(tables, ignore_index=True), settings.held_out, settings.use_labels)
     return ParticleSet(
         name=_run_name(settings, infos),
@@ -140,10 +143,13 @@ def find_source(data: str, settings: DataSettings, seed: int, say: Callable[[str
     """What `--data` means: a built-in name, else a path as given, else a folder below the data root.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is neither, or its settings contradict each other.
     """
     if data in NAMED:
-        return NAMED[data](settings, seed)
+        try:
+            return NAMED[data](settings, seed)
+        except ValueError as error:  # counts that no synthetic set can have
+            raise UserError(str(error)) from error
     for path in (Path(data).expanduser(), settings.root / data):
         if path.is_dir():
             say(f"data: {path} is a folder of crops")
@@ -154,10 +160,14 @@ def find_source(data: str, settings: DataSettings, seed: int, say: Callable[[str
 def _refuse_mixture(infos: list[dict[str, Any]], tables: list[pd.DataFrame]) -> None:
     if infos[0]["size"] != infos[1]["size"]:
         sizes = f"{infos[0]['size']} and {infos[1]['size']}"
-        raise UserError(f"--data and --core are packed to different sizes ({sizes} px): pack both with the same --size")
+        raise UserError(
+            f"--data and --core are packed to different sizes ({sizes} px): pack both with the same --size"
+        )
     both = set(tables[0]["particle_id"]) & set(tables[1]["particle_id"])
     if both:
-        raise UserError(f"particle_id '{min(both)}' is in --data and in --core: {len(both)} ids stand in both")
+        raise UserError(
+            f"particle_id '{min(both)}' is in --data and in --core: {len(both)} ids stand in both"
+        )
 
 
 def _run_name(settings: DataSettings, infos: list[dict[str, Any]]) -> str:

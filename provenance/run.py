@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,9 @@ def _closing(run: Run, begun: float) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        run.record(status="failed", error=f"{type(error).__name__}: {error}", seconds=time.perf_counter() - begun)
+        run.record(
+            status="failed", error=f"{type(error).__name__}: {error}", seconds=time.perf_counter() - begun
+        )
         raise
     run.record(status="finished", finished=_now().isoformat(), seconds=time.perf_counter() - begun)
 
@@ -157,7 +159,9 @@ def find(spec: str, work: Path, needs: str, fingerprint: str | None) -> Run:
             return run
     where = " on this data" if fingerprint else ""
     remedy = TRAINED_BY.get(kind, "python clustering/run.py --latent all")
-    raise UserError(f"no finished run '{spec}'{where} under {work / 'runs'}: make one with `{remedy}` and the same --data")
+    raise UserError(
+        f"no finished run '{spec}'{where} under {work / 'runs'}: make one with `{remedy}` and the same --data"
+    )
 
 
 def _new_folder(parent: Path, seed: int) -> Path:
@@ -178,7 +182,7 @@ def _stamp(commit: str, seed: int) -> str:
 
 
 def _now() -> datetime:
-    return datetime.now(timezone.utc)
+    return datetime.now(UTC)
 
 
 def _commit() -> str:

@@ -83,7 +83,9 @@ def replayed(cls: type[S], run: Path) -> S:
     try:
         return from_plain(cls, read_json(run / "config.json"))
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{run}: no readable config.json to replay ({error}); give the folder of a run") from error
+        raise UserError(
+            f"{run}: no readable config.json to replay ({error}); give the folder of a run"
+        ) from error
 
 
 def entry(cls: type[S], main: Callable[[S], Any]) -> None:
@@ -95,7 +97,9 @@ def entry(cls: type[S], main: Callable[[S], Any]) -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        sys.exit(_complain(f"the disk is full ({error.filename or 'while writing'}): free space and run again"))
+        sys.exit(
+            _complain(f"the disk is full ({error.filename or 'while writing'}): free space and run again")
+        )
     except KeyboardInterrupt:
         print("stopped; finished parts are kept, run the same command again to go on", file=sys.stderr)
         sys.exit(130)

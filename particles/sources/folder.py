@@ -40,7 +40,9 @@ class Folder:
         rows = empty_rows(len(files))
         rows["particle_id"] = _ids(relative)
         rows["image"] = [path.as_posix() for path in relative]
-        classes = pd.Series([path.parts[0] if len(path.parts) > 1 else None for path in relative], dtype="string")
+        classes = pd.Series(
+            [path.parts[0] if len(path.parts) > 1 else None for path in relative], dtype="string"
+        )
         rows["label"] = rows["truth"] = classes
         rows["role"] = np.where(classes.isna(), "core", "labeled")
         if self.um_per_px is not None:
@@ -57,13 +59,20 @@ class Folder:
         for path in self._files():
             stat = path.stat()
             digest.update(f"{path.relative_to(self.root)}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
-        return {"kind": "folder", "root": str(self.root), "um_per_px": self.um_per_px, "files": digest.hexdigest()}
+        return {
+            "kind": "folder",
+            "root": str(self.root),
+            "um_per_px": self.um_per_px,
+            "files": digest.hexdigest(),
+        }
 
     def _files(self) -> list[Path]:
         if not self.root.is_dir():
             raise UserError(f"{self.root}: no such folder")
         inside = self.root.resolve()
-        found = (p for p in self.root.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        found = (
+            p for p in self.root.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+        )
         return sorted(p for p in found if p.is_file() and p.resolve().is_relative_to(inside))
 
 
@@ -97,7 +106,13 @@ def read_grey(path: Path) -> np.ndarray:
     except UnidentifiedImageError as error:
         reason = "empty file" if path.stat().st_size == 0 else "not an image that can be read"
         raise BadCrop(reason) from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
         raise BadCrop(f"does not decode: {error}") from error
 
 
@@ -111,7 +126,10 @@ def _grey(image: Image.Image) -> np.ndarray:
 
 
 def _eight_bit(values: np.ndarray) -> np.ndarray:
-    """16-bit (or wider) grey to 8-bit by the range of the type, not of the image: crops must stay comparable."""
+    """16-bit (or wider) grey to 8-bit by the range of the type, not of the image: crops must stay comparable.
+
+    Values that all fit into 8 bits are taken as they are: some programs save 8-bit grey in a wider type.
+    """
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
         raise BadCrop("has pixels that are no number")

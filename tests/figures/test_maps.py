@@ -56,17 +56,22 @@ def test_labels_hide_neither_one_another_nor_a_ring() -> None:
 
 
 def test_noise_lies_below_the_clusters(tmp_path: Path) -> None:
-    """One cluster dot under 50 noise dots at the same place still shows its color."""
-    xy = np.concatenate([np.zeros((51, 2)), [[-9.0, -9.0], [9.0, 9.0]]])
-    labels = np.array([0] + [-1] * 52)
+    """A dot of cluster 0 shows among 50 of noise at its place; the cluster's number stands elsewhere."""
+    xy = np.concatenate([np.zeros((51, 2)), np.full((3, 2), 5.0), [[-9.0, -9.0], [9.0, 9.0]]])
+    labels = np.array([0] + [-1] * 50 + [0] * 3 + [-1] * 2)
     drawn = np.asarray(Image.open(draw_map(xy, labels, tmp_path / "m.png", "t", "clusters")).convert("RGB"))
-    middle = drawn[48 + 44 + 480, 44 + 480 - 14 : 44 + 480 + 14].astype(
-        int
-    )  # the number 0 stands on the dot itself
-    ring = drawn[92 + 480 - 14 : 92 + 480 + 14, 44 + 480 - 14 : 44 + 480 + 14].astype(int)
-    assert middle.shape == (28, 3)
-    blueness = ring[..., 2] - ring[..., 0]
-    assert blueness.max() >= 0
+    red, _, blue = drawn[44 + style.heading_height(None) + 480, 44 + 480].astype(int)
+    assert blue - red > 20
+
+
+def test_the_strangest_is_solid_even_in_a_crowd(tmp_path: Path) -> None:
+    xy = np.concatenate([np.zeros((300, 2)), [[-9.0, -9.0], [9.0, 9.0]]])
+    score = np.concatenate([[1.0], np.zeros(299), [0.0, 0.0]])
+    drawn = np.asarray(
+        Image.open(draw_map(xy, score, tmp_path / "m.png", "t", "score", top=1)).convert("RGB")
+    )
+    dot = drawn[44 + style.heading_height(None) + 480, 44 + 480].astype(int)
+    assert np.abs(dot - 255 * np.array(style.score_colors()(1.0)[:3])).max() <= 2
 
 
 @pytest.mark.parametrize(
