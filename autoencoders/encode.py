@@ -30,9 +30,7 @@ def encode_autoencoder(model: Autoencoder, particles: ParticleSet, seed: int) ->
             mean = model.encode_posterior(q)
             z.append(mean.cpu().numpy())
             losses.append(_row_losses(model, x, q, mean, noise))
-    return Latents(
-        np.concatenate(z), pd.concat([index_of(particles), pd.concat(losses, ignore_index=True)], axis=1)
-    )
+    return Latents(np.concatenate(z), pd.concat([index_of(particles), pd.concat(losses, ignore_index=True)], axis=1))
 
 
 def reconstruct(model: Autoencoder, images: torch.Tensor) -> np.ndarray:

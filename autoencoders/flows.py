@@ -9,9 +9,7 @@ from torch.nn.functional import logsigmoid, softplus
 _TINY = 1e-30
 
 
-def planar(
-    z: torch.Tensor, u: torch.Tensor, w: torch.Tensor, b: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def planar(z: torch.Tensor, u: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """One planar step, z' = z + u_hat tanh(w.z + b).
 
     Rezende & Mohamed 2015 (arXiv:1505.05770), equations 10-12; u_hat is their appendix A.1, which keeps
@@ -40,9 +38,7 @@ def _log_det(a: torch.Tensor, wu: torch.Tensor) -> torch.Tensor:
     non-negative terms, taken in logarithms so that float32 stays finite at |w.u| = 200 and beyond.
     """
     log_t = 2 * torch.tanh(a).abs().clamp_min(_TINY).log()
-    log_1mt = 2 * (
-        math.log(2) + logsigmoid(2 * a.abs()) - a.abs()
-    )  # 1 - tanh^2 = sech^2, exact for large |a|
+    log_1mt = 2 * (math.log(2) + logsigmoid(2 * a.abs()) - a.abs())  # 1 - tanh^2 = sech^2, exact for large |a|
     return torch.logaddexp(log_t, log_1mt + _log_softplus(wu))
 
 

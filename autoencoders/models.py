@@ -47,9 +47,7 @@ class Losses:
 class Autoencoder(nn.Module):
     """Trunk, latent heads and decoder shared by the three kinds; `kind` says which heads there are."""
 
-    def __init__(
-        self, kind: Kind, latent_dim: int, size: int, likelihood: Likelihood, flow_steps: int = 0
-    ) -> None:
+    def __init__(self, kind: Kind, latent_dim: int, size: int, likelihood: Likelihood, flow_steps: int = 0) -> None:
         """Set up the parts.
 
         Args:

@@ -73,9 +73,7 @@ def train_autoencoder(
         train, val = (particles.training_positions(split, how.data_labeled) for split in ("train", "val"))
         data = loaders(particles, train, val, how.fit, common.seed)
         size = particles.pixels.size
-        model = AutoencoderTraining(
-            kind, how.latent_dim, size, how.likelihood, flow_steps, how.fit.lr, how.kl_warmup
-        )
+        model = AutoencoderTraining(kind, how.latent_dim, size, how.likelihood, flow_steps, how.fit.lr, how.kl_warmup)
         if parents:
             report = warm_start(model.net.trunk, parents[0].path / "best.ckpt", size)
             run.record(warm_start=str(report))
@@ -87,9 +85,7 @@ def train_autoencoder(
     return run
 
 
-def _write_reconstructions(
-    run: Run, model: AutoencoderTraining, particles: ParticleSet, val: np.ndarray
-) -> None:
+def _write_reconstructions(run: Run, model: AutoencoderTraining, particles: ParticleSet, val: np.ndarray) -> None:
     """`reconstructions.npy` (2, n, S, S) uint8: validation images and the model's pictures of them, and their ids."""
     shown = np.sort(np.random.default_rng(0).permutation(val)[:SHOWN_RECONSTRUCTIONS])
     images = particles.pixels[shown]

@@ -89,7 +89,5 @@ def load_autoencoder(path: Path, kind: Kind) -> AutoencoderTraining:
     try:
         model.load_state_dict(checkpoint["state_dict"], strict=True)
     except RuntimeError as error:
-        raise UserError(
-            f"{path}: weights of another architecture ({error}); run `{TRAINED_BY[kind]}`"
-        ) from error
+        raise UserError(f"{path}: weights of another architecture ({error}); run `{TRAINED_BY[kind]}`") from error
     return model.eval()

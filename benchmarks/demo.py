@@ -37,9 +37,9 @@ def main(settings: Settings) -> None:
     """Run, then print a Markdown table."""
     rows = [_one(seed, settings) for seed in settings.seeds]
     columns = list(rows[0])
-    mean = {name: np.mean([row[name] for row in rows]) for name in columns}
+    mean = {name: float(np.mean([row[name] for row in rows])) for name in columns}
     print(f"\n{machine()}\n\n| seed | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
-    for seed, row in zip([*settings.seeds, "mean"], [*rows, mean], strict=True):
+    for seed, row in zip([*map(str, settings.seeds), "mean"], [*rows, mean], strict=True):
         print(f"| {seed} | {' | '.join(f'{row[name]:.3f}' for name in columns)} |")
 
 
@@ -52,30 +52,17 @@ def _one(seed: int, settings: Settings) -> dict[str, float]:
     consensus = {f"consensus {name}": value for name, value in summary["consensus"].items()}
     # the largest of all children so far, workers included; in kB on Linux
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    return (
-        consensus
-        | latents
-        | trivial_scores(seed, settings)
-        | {"minutes": summary["seconds"] / 60, "GiB": memory}
-    )
+    return consensus | latents | trivial_scores(seed, settings) | {"minutes": summary["seconds"] / 60, "GiB": memory}
 
 
 def trivial_scores(seed: int, settings: Settings) -> dict[str, float]:
     """AUROC of what anybody could sort by: size of the crop, mean grey of the crop."""
-    options = dict(zip(settings.options[::2], settings.options[1::2], strict=False))
-    n = {name: int(options[flag]) for name, flag in _SIZES.items() if flag in options}
-    particles = open_set(DataSettings(**n), RunSettings(seed, settings.work_dir))
+    particles = open_set(DataSettings(), RunSettings(seed, settings.work_dir))
     core = particles.table[particles.table["role"] == "core"]
     grey = particles.pixels[core["position"].to_numpy(dtype=np.int64)].mean(axis=(1, 2))
     size = (core["width_px"] * core["height_px"]).to_numpy(dtype=float)
     scores = {"crop size": size, "mean grey": grey}
-    return {
-        f"{name} AUROC": float(outlier_metrics(core["is_outlier"], s)["auroc"] or 0)
-        for name, s in scores.items()
-    }
-
-
-_SIZES = {"n_per_class": "--n-per-class", "n_core": "--n-core", "n_per_kind": "--n-per-kind"}
+    return {f"{name} AUROC": float(outlier_metrics(core["is_outlier"], s)["auroc"] or 0) for name, s in scores.items()}
 
 
 def machine() -> str:

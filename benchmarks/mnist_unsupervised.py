@@ -40,15 +40,11 @@ class Settings:
 
 def main(settings: Settings) -> None:
     """Train, map, cluster, compare with the digits."""
-    print(
-        f"{machine()}\n\n| seed | KMeans ACC | NMI | ARI | HDBSCAN n | noise | ACC | minutes |\n|{'---|' * 8}"
-    )
+    print(f"{machine()}\n\n| seed | KMeans ACC | NMI | ARI | HDBSCAN n | noise | ACC | minutes |\n|{'---|' * 8}")
     for seed in settings.seeds:
         begun = time.perf_counter()
         common = RunSettings(seed, settings.work_dir)
-        particles = open_set(
-            DataSettings("mnist", use_labels=False, pack=PackSettings(scalars=False)), common
-        )
+        particles = open_set(DataSettings("mnist", use_labels=False, pack=PackSettings(scalars=False)), common)
         run = train_autoencoder("ae", 0, particles, settings, settings.model, common)
         latents = read_latents(run.path)
         xy = umap_map(latents.z, MapSettings(), seed)
@@ -57,9 +53,7 @@ def main(settings: Settings) -> None:
         minutes = (time.perf_counter() - begun) / 60
         values = [k["acc"], k["nmi"], k["ari"], h["n"], h["noise"], h["acc"], minutes]
         print(
-            f"| {seed} | "
-            + " | ".join(f"{v:.4f}" if isinstance(v, float) else str(v) for v in values)
-            + " |",
+            f"| {seed} | " + " | ".join(f"{v:.4f}" if isinstance(v, float) else str(v) for v in values) + " |",
             flush=True,
         )
 

@@ -41,9 +41,7 @@ def kmeans(xy: np.ndarray, n: int, seed: int) -> np.ndarray:
         UserError: fewer points than clusters.
     """
     if len(xy) < n:
-        raise UserError(
-            f"KMeans: {n} clusters need at least {n} particles, there are {len(xy)}: give --n-clusters"
-        )
+        raise UserError(f"KMeans: {n} clusters need at least {n} particles, there are {len(xy)}: give --n-clusters")
     return KMeans(n, n_init=10, random_state=seed).fit_predict(xy)
 
 

@@ -89,6 +89,4 @@ def tsne_map(z: np.ndarray, settings: MapSettings, seed: int) -> np.ndarray:
 
 def _refuse_few(n: int, method: str) -> None:
     if n < FEWEST_POINTS:
-        raise UserError(
-            f"{n} particle(s) are too few for {method}, {FEWEST_POINTS} are needed: give a larger core"
-        )
+        raise UserError(f"{n} particle(s) are too few for {method}, {FEWEST_POINTS} are needed: give a larger core")

@@ -100,9 +100,7 @@ def mahalanobis(z: np.ndarray, bulk: np.ndarray, labels: pd.Series) -> np.ndarra
     means = np.stack([members[names == name].mean(axis=0) for name in np.unique(names)])
     centered = members - means[np.searchsorted(np.unique(names), names)]
     precision = LedoitWolf(assume_centered=True).fit(centered).precision_
-    root = np.linalg.cholesky(
-        (precision + precision.T) / 2
-    )  # distances become Euclidean: |root.T (z - mean)|
+    root = np.linalg.cholesky((precision + precision.T) / 2)  # distances become Euclidean: |root.T (z - mean)|
     white, white_means = z @ root, means @ root
     return np.min([np.linalg.norm(white - mean, axis=1) for mean in white_means], axis=0)
 
@@ -135,9 +133,7 @@ def consensus(scores: dict[str, pd.DataFrame]) -> pd.DataFrame:
     ids = next(iter(scores.values()))["particle_id"].reset_index(drop=True)
     rarities = pd.concat([_rarities(latent, frame, ids) for latent, frame in scores.items()], axis=1)
     surprise = -np.log10(1 - rarities)
-    by_latent = [
-        surprise[[c for c in surprise if c.startswith(f"{latent}.")]].mean(axis=1) for latent in scores
-    ]
+    by_latent = [surprise[[c for c in surprise if c.startswith(f"{latent}.")]].mean(axis=1) for latent in scores]
     score = pd.concat(by_latent, axis=1).mean(axis=1)
     result = pd.concat([ids, rarities], axis=1)
     result["score"] = score
@@ -167,9 +163,7 @@ def reasons(rarities: dict[str, float], most: int = 3) -> str:
         most: how many reasons.
     """
     strongest = sorted(rarities.items(), key=lambda item: -item[1])[:most]
-    return "; ".join(
-        f"{WORDS[name.split('.')[1]]} ({name.split('.')[0]}, {_top(value)})" for name, value in strongest
-    )
+    return "; ".join(f"{WORDS[name.split('.')[1]]} ({name.split('.')[0]}, {_top(value)})" for name, value in strongest)
 
 
 def _top(value: float) -> str:

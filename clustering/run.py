@@ -200,11 +200,7 @@ def _metrics(
 def _write_consensus(run: Run, done: Sequence[Run], particles: ParticleSet) -> None:
     frames = {r.kind.removeprefix("clusters-"): read_parquet(r.path / "outliers.parquet") for r in done}
     ranked = consensus({name: frame.drop(columns=["score", "rank"]) for name, frame in frames.items()})
-    truth = (
-        particles.table.set_index("particle_id")
-        .loc[ranked["particle_id"], "is_outlier"]
-        .reset_index(drop=True)
-    )
+    truth = particles.table.set_index("particle_id").loc[ranked["particle_id"], "is_outlier"].reset_index(drop=True)
     write_parquet(ranked, run.path / "outliers.parquet")
     write_json(run.path / "metrics.json", outlier_metrics(truth, ranked["score"].to_numpy()))
 

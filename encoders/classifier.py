@@ -54,7 +54,7 @@ class ClassifierTraining(L.LightningModule):
         )
         self.classes, self.lr = list(classes), lr
         self.net = Classifier(len(classes))
-        self.register_buffer("weights", torch.tensor(class_weights, dtype=torch.float32))
+        self.weights = nn.Buffer(torch.tensor(class_weights, dtype=torch.float32))
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Mean weighted cross entropy of a batch, in nats."""

@@ -84,18 +84,14 @@ def loaders(
         UserError: too few to train on.
     """
     if len(train) < 2:
-        raise UserError(
-            f"{particles.name}: {len(train)} particle(s) to train on; give more, or allow the labeled set"
-        )
+        raise UserError(f"{particles.name}: {len(train)} particle(s) to train on; give more, or allow the labeled set")
     if len(val) == 0:
-        print(
-            "no particles fall into the validation split of so small a set: the training split judges itself"
-        )
+        print("no particles fall into the validation split of so small a set: the training split judges itself")
         val = train
-    data = [
+    first, second = (
         PixelData(particles.pixels, rows, None if targets is None else targets[rows]) for rows in (train, val)
-    ]
-    return ParticleData(*data, how.batch_size, seed, resolve_augment(how.augment, particles.oriented))
+    )
+    return ParticleData(first, second, how.batch_size, seed, resolve_augment(how.augment, particles.oriented))
 
 
 def one_cycle(module: Any) -> dict[str, Any]:
@@ -144,9 +140,7 @@ class Curves(Callback):
             frame.astype({"epoch": int}).to_csv(beside, index=False)
 
 
-def fit(
-    model: L.LightningModule, data: ParticleData, run: Run, settings: FitSettings, seed: int, monitor: str
-) -> None:
+def fit(model: L.LightningModule, data: ParticleData, run: Run, settings: FitSettings, seed: int, monitor: str) -> None:
     """Train `model`, leaving `best.ckpt`, `last.ckpt` and `metrics.csv` in the run's folder.
 
     Args:
@@ -171,9 +165,7 @@ def fit(
     last = run.path / "last.ckpt"
     trainer.fit(model, data, ckpt_path=last if settings.resume and last.exists() else None, weights_only=True)
     run.record(device=str(trainer.strategy.root_device), precision=str(trainer.precision))
-    model.load_state_dict(
-        torch.load(run.path / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"]
-    )
+    model.load_state_dict(torch.load(run.path / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"])
     model.eval()
 
 
@@ -209,9 +201,7 @@ def read_checkpoint(path: Path, kind: str) -> dict[str, Any]:
         found = checkpoint["hyper_parameters"]["kind"]
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
         reason = str(error).split("\n")[0][:120]
-        raise UserError(
-            f"{path}: not a checkpoint of this project ({reason}); make one with `{remedy}`"
-        ) from error
+        raise UserError(f"{path}: not a checkpoint of this project ({reason}); make one with `{remedy}`") from error
     if found != kind:
         raise UserError(f"{path}: holds a model of kind '{found}', not '{kind}'; make one with `{remedy}`")
     return dict(checkpoint)

@@ -50,11 +50,13 @@ def main(settings: Settings) -> Path:
     runs = _train(particles, settings)
     clustered, consensus = run_clustering(particles, runs, settings, settings.clustering, settings.common)
     draw_all(particles, runs, clustered, consensus, settings.common.work)
-    result = {"held_out": list(settings.data.held_out), "data": particles.name,
-              "seconds": time.perf_counter() - begun, "latents": {}}  # fmt: skip
-    for run in clustered:
-        result["latents"][run.kind.removeprefix("clusters-")] = _judged(run)
-    result["consensus"] = consensus.results
+    result: dict[str, Any] = {
+        "held_out": list(settings.data.held_out),
+        "data": particles.name,
+        "seconds": time.perf_counter() - begun,
+        "latents": {run.kind.removeprefix("clusters-"): _judged(run) for run in clustered},
+        "consensus": consensus.results,
+    }
     _show(result)
     with started("held-out", settings, settings.common, particles.identity, [*clustered, consensus]) as run:
         write_json(run.path / "summary.json", result)
@@ -81,9 +83,7 @@ def _show(result: dict[str, Any]) -> None:
     rows = []
     for latent, judged in result["latents"].items():
         best = max(judged["auroc"], key=lambda name: judged["auroc"][name])
-        found = "  ".join(
-            f"{n}: {c['precision']:.2f}/{c['recall']:.2f}" for n, c in judged["clusters"].items()
-        )
+        found = "  ".join(f"{n}: {c['precision']:.2f}/{c['recall']:.2f}" for n, c in judged["clusters"].items())
         rows.append([latent, judged["auroc"]["knn"], f"{best} {judged['auroc'][best]:.3f}", found])
     title = f"Held out: {', '.join(result['held_out'])}"
     show_table(title, ["latent", "AUROC kNN", "best score", "best cluster, precision/recall"], rows)

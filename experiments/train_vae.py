@@ -32,11 +32,7 @@ def main(settings: Settings) -> None:
     """Train the variational autoencoder, its trunk started from the classifier."""
     particles = open_set(settings.data, settings.common)
     kind = KIND_OF_FLOW[settings.flow]
-    print(
-        train_autoencoder(
-            kind, settings.flow_steps, particles, settings, settings.model, settings.common
-        ).path
-    )
+    print(train_autoencoder(kind, settings.flow_steps, particles, settings, settings.model, settings.common).path)
 
 
 if __name__ == "__main__":

@@ -68,9 +68,7 @@ def draw_confusion(
     counts = confusion(list(truth), list(predicted), classes)
     rows, recall, precision, accuracy = shares(counts)
     total = int(counts.sum())
-    subtitle = (
-        subtitle or f"{total:,} {'particle' if total == 1 else 'particles'}, accuracy {_percent(accuracy)}"
-    )
+    subtitle = subtitle or f"{total:,} {'particle' if total == 1 else 'particles'}, accuracy {_percent(accuracy)}"
     names = [style.elide(style.printable(name), 22) for name in classes]
     longest = int(max(style.text_width(name, style.NORMAL) for name in [*names, "precision"]))
     side = _CELL * len(classes)
@@ -97,15 +95,11 @@ def _names(canvas: Axes, names: list[str], left: int, top: int) -> None:
         place = (number + 0.5) * _CELL
         canvas.text(left - 12, top + place, name, fontsize=style.NORMAL, ha="right", va="center")
         _upright(canvas, left + place, top - 10, name, "bottom")
-    canvas.text(
-        left - 12, top + middle, "precision", fontsize=style.NORMAL, ha="right", va="center", style="italic"
-    )
+    canvas.text(left - 12, top + middle, "precision", fontsize=style.NORMAL, ha="right", va="center", style="italic")
     _upright(canvas, left + middle, top - 10, "recall", "bottom", style="italic")
     _upright(canvas, _MARGIN + 8, top + side / 2, "truth", "center", fontweight="bold")
     head = _MARGIN + style.heading_height("below") + 8
-    canvas.text(
-        left + side / 2, head, "predicted", fontsize=style.NORMAL, fontweight="bold", ha="center", va="center"
-    )
+    canvas.text(left + side / 2, head, "predicted", fontsize=style.NORMAL, fontweight="bold", ha="center", va="center")
 
 
 def _upright(canvas: Axes, x: float, y: float, text: str, va: str, **font: Any) -> None:
@@ -116,13 +110,9 @@ def _cell(canvas: Axes, left: float, top: float, text: str, share: float) -> Non
     """White to blue by share; an empty class has no share and stays white."""
     depth = 0.0 if np.isnan(share) else float(share)
     blue = np.array(to_rgb("#0b4f86"))
-    canvas.add_patch(
-        Rectangle((left, top), _CELL, _CELL, fc=tuple(1 - depth * (1 - blue)), ec="#dddddd", lw=0.6)
-    )
+    canvas.add_patch(Rectangle((left, top), _CELL, _CELL, fc=tuple(1 - depth * (1 - blue)), ec="#dddddd", lw=0.6))
     ink = "white" if depth > 0.5 else style.INK if text != "·" else style.GREY
-    canvas.text(
-        left + _CELL / 2, top + _CELL / 2, text, fontsize=style.NORMAL, color=ink, ha="center", va="center"
-    )
+    canvas.text(left + _CELL / 2, top + _CELL / 2, text, fontsize=style.NORMAL, color=ink, ha="center", va="center")
 
 
 def _margin_cell(canvas: Axes, left: float, top: float, text: str, bold: bool = False) -> None:

@@ -109,9 +109,7 @@ def _loss(axes: Axes, metrics: pd.DataFrame) -> None:
 
 
 def _accuracy(axes: Axes, metrics: pd.DataFrame) -> None:
-    _lines(
-        axes, metrics, {"train_accuracy": ("train", _TRAIN, "-"), "val_accuracy": ("validation", _VAL, "-")}
-    )
+    _lines(axes, metrics, {"train_accuracy": ("train", _TRAIN, "-"), "val_accuracy": ("validation", _VAL, "-")})
     low = metrics[[c for c in ("train_accuracy", "val_accuracy") if c in metrics]].min().min()
     axes.set_ylim(max(0.0, float(low) - 0.05) if np.isfinite(low) else 0.0, 1.005)
     _over_epochs(axes, metrics, "share of images")

@@ -73,9 +73,7 @@ def draw_all(
             drawn += _cluster_pictures(run, particles, ranked, predicted, folder)
             bars.advance(bar)
         points, thumbnails = explorer_points(particles, clustered, ranked, predicted)
-        drawn.append(
-            write_explorer(folder / "explorer.html", points, thumbnails, f"Nunatak: {particles.name}")
-        )
+        drawn.append(write_explorer(folder / "explorer.html", points, thumbnails, f"Nunatak: {particles.name}"))
         bars.advance(bar)
     return drawn
 
@@ -107,17 +105,13 @@ def _training_pictures(run: Run, folder: Path, particles: ParticleSet) -> list[P
     drawn = []
     if (run.path / "metrics.csv").exists():  # latents of another set's model come without curves
         drawn.append(
-            draw_curves(
-                run.path / "metrics.csv", folder / f"curves-{run.kind}.png", f"Training: {run.kind}", run.name
-            )
+            draw_curves(run.path / "metrics.csv", folder / f"curves-{run.kind}.png", f"Training: {run.kind}", run.name)
         )
     if (run.path / "reconstructions.npy").exists():
         images, shown = np.load(run.path / "reconstructions.npy", allow_pickle=False)
         ids = read_json(run.path / "reconstructions.json")
         path, title = folder / f"reconstructions-{run.kind}.png", f"Reconstructions: {run.kind}"
-        drawn.append(
-            draw_reconstructions(images, shown, ids, path, title, "validation particles the model never saw")
-        )
+        drawn.append(draw_reconstructions(images, shown, ids, path, title, "validation particles the model never saw"))
     if run.kind == "classifier":
         drawn += _confusion(run, folder, particles.classes)
     return drawn
@@ -129,9 +123,7 @@ def _confusion(run: Run, folder: Path, classes: list[str]) -> list[Path]:
     if judged.empty:
         return []
     path = folder / "confusion.png"
-    return [
-        draw_confusion(judged["truth"], judged["predicted"], classes, path, "Classifier on the test split")
-    ]
+    return [draw_confusion(judged["truth"], judged["predicted"], classes, path, "Classifier on the test split")]
 
 
 def _cluster_pictures(
@@ -182,9 +174,7 @@ def explorer_points(
     for run in clustered:
         latent = run.kind.removeprefix("clusters-")
         for name in ("maps", "clusters"):
-            columns = (
-                read_parquet(run.path / f"{name}.parquet").set_index("particle_id").loc[points["particle_id"]]
-            )
+            columns = read_parquet(run.path / f"{name}.parquet").set_index("particle_id").loc[points["particle_id"]]
             for column in columns:
                 points[f"{latent}:{column}"] = columns[column].to_numpy()
     return points, particles.pixels[table["position"].to_numpy(dtype=np.int64)]

@@ -143,11 +143,7 @@ def _numbers(points: pd.DataFrame, column: str) -> list[float | None]:
 
 
 def _reasons(text: Any) -> list[str]:
-    return (
-        []
-        if text is None or pd.isna(text)
-        else [part.strip() for part in str(text).split(";") if part.strip()]
-    )
+    return [] if text is None or pd.isna(text) else [part.strip() for part in str(text).split(";") if part.strip()]
 
 
 # --- thumbnails
@@ -188,8 +184,7 @@ def script_json(value: Any) -> str:
 def _page(data: dict[str, Any], sheets: list[bytes], title: str) -> str:
     encoded = [base64.b64encode(sheet).decode("ascii") for sheet in sheets]
     crops = "\n".join(
-        f".sheet-{i} {{ background-image: url(data:image/png;base64,{text}); }}"
-        for i, text in enumerate(encoded)
+        f".sheet-{i} {{ background-image: url(data:image/png;base64,{text}); }}" for i, text in enumerate(encoded)
     )
     safe = html.escape(title)
     parts = [

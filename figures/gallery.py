@@ -86,9 +86,7 @@ def bar_of(card: Card) -> ScaleBar:
 # --- sheets
 
 
-def draw_sheet(
-    cards: Sequence[Card], path: Path, title: str, subtitle: str | None = None, columns: int = 8
-) -> Path:
+def draw_sheet(cards: Sequence[Card], path: Path, title: str, subtitle: str | None = None, columns: int = 8) -> Path:
     """Draw a contact sheet.
 
     Args:

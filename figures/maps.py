@@ -44,9 +44,7 @@ class Entry:
         return f"{style.elide(style.printable(self.name), 22)}: {len(self.rows):,}"
 
 
-def entries_of(
-    values: Sequence[Any] | np.ndarray | pd.Series, kind: Kind, classes: Sequence[str] = ()
-) -> list[Entry]:
+def entries_of(values: Sequence[Any] | np.ndarray | pd.Series, kind: Kind, classes: Sequence[str] = ()) -> list[Entry]:
     """The colors of a map in the order of the legend; grey ones (noise, unlabeled) are the last.
 
     Args:
@@ -176,9 +174,7 @@ def draw_map_panel(
                 left - 16, y + _PANEL / 2, name, fontsize=style.LARGE, fontweight="bold", rotation=90,
                 ha="right", va="center",
             )  # fmt: skip
-            boxes = [
-                style.axes_at(figure, left + i * (_PANEL + _PANEL_GAP), y, _PANEL, _PANEL) for i in range(3)
-            ]
+            boxes = [style.axes_at(figure, left + i * (_PANEL + _PANEL_GAP), y, _PANEL, _PANEL) for i in range(3)]
             mappable = _draw_row(boxes, xy, groups, scores, top)
         bar = (left + 2 * (_PANEL + _PANEL_GAP) + 90, below + 8, _PANEL - 180, 18)
         _colorbar(figure, mappable, bar, "horizontal")
@@ -327,9 +323,7 @@ def _draw_ranks(axes: Axes, xy: np.ndarray, rows: Sequence[int] | np.ndarray, si
         return
     points = np.array([point for _, point in ranked])
     area = (15 * 72 / style.DPI) ** 2
-    axes.scatter(
-        points[:, 0], points[:, 1], area, facecolors="none", edgecolors=style.INK, linewidths=0.9, zorder=4
-    )
+    axes.scatter(points[:, 0], points[:, 1], area, facecolors="none", edgecolors=style.INK, linewidths=0.9, zorder=4)
     to_px, to_data = axes.transData, axes.transData.inverted()
     corner = axes.transAxes.transform((0, 0))
     spots = place_labels(to_px.transform(points) - corner, side)
@@ -397,9 +391,7 @@ def _legend(
         canvas.text(x + 26, y, text, fontsize=style.NORMAL, va="center", color=style.FAINT)
 
 
-def _colorbar(
-    figure: Figure, mappable: ScalarMappable, box: tuple[float, float, float, float], direction: str
-) -> None:
+def _colorbar(figure: Figure, mappable: ScalarMappable, box: tuple[float, float, float, float], direction: str) -> None:
     mappable.set_array([])
     axes = style.axes_at(figure, *box)
     bar = figure.colorbar(mappable, cax=axes, orientation=direction, label="score; darker = stranger")

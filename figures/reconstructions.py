@@ -75,9 +75,7 @@ def _corner(number: int, strip: int, columns: int, head: int, block: int) -> tup
     return left, head + number // columns * block + strip * (SIDE + _GAP)
 
 
-def _paste(
-    canvas: Axes, strips: list[np.ndarray], columns: int, head: int, block: int, size: tuple[int, int]
-) -> None:
+def _paste(canvas: Axes, strips: list[np.ndarray], columns: int, head: int, block: int, size: tuple[int, int]) -> None:
     """All images as one, px for px; enlarged without smoothing, which would flatter a reconstruction."""
     width, height = size
     sheet = np.full((height, width, 3), 255, dtype=np.uint8)

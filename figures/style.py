@@ -208,9 +208,7 @@ def axes_at(figure: Figure, left: float, top: float, width: float, height: float
     return figure.add_axes(box)
 
 
-def heading(
-    canvas: Axes, left: float, top: float, width: float, title: str, subtitle: str | None = None
-) -> None:
+def heading(canvas: Axes, left: float, top: float, width: float, title: str, subtitle: str | None = None) -> None:
     """Title, and a fainter line below it, from (left, top) px on a `page`; both cut to `width` px."""
     text = fitted(title, width, TITLE, bold=True)
     canvas.text(left, top, text, fontsize=TITLE, fontweight="bold", va="top")

@@ -1,7 +1,7 @@
 """Batches of packed pixels for Lightning: seeded by epoch, augmented as whole batches."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import lightning as L
 import numpy as np
@@ -74,9 +74,7 @@ class ParticleData(L.LightningDataModule):
     No worker processes: gathering a batch from the memory-mapped store costs less than handing it over.
     """
 
-    def __init__(
-        self, train: PixelData, val: PixelData, batch_size: int, seed: int, augment: Augment
-    ) -> None:
+    def __init__(self, train: PixelData, val: PixelData, batch_size: int, seed: int, augment: Augment) -> None:
         super().__init__()
         self.train, self.val = train, val
         self.batch_size, self.seed, self.augment = batch_size, seed, augment
@@ -98,7 +96,8 @@ class ParticleData(L.LightningDataModule):
         return batch
 
 
-def _as_is(batch: Batch) -> Batch:
+def _as_is(batch: Any) -> Any:
+    """`__getitems__` has collated already; the signature is the one that DataLoader asks for."""
     return batch
 
 
@@ -157,9 +156,7 @@ def _uniform(n: int, top: float, like: torch.Tensor) -> torch.Tensor:
     return (torch.rand(n, device=like.device) * 2 - 1) * top
 
 
-def in_batches(
-    pixels: PixelStore, positions: np.ndarray, batch_size: int
-) -> Iterator[tuple[slice, torch.Tensor]]:
+def in_batches(pixels: PixelStore, positions: np.ndarray, batch_size: int) -> Iterator[tuple[slice, torch.Tensor]]:
     """Walk over rows of a store in order: (slice into positions, (B, 1, S, S) float32)."""
     for start in range(0, len(positions), batch_size):
         part = slice(start, min(start + batch_size, len(positions)))

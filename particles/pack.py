@@ -148,7 +148,9 @@ def _fitted(
     crop: np.ndarray, um_per_px: float | None, size: int, settings: PackSettings
 ) -> tuple[np.ndarray, dict[str, float]]:
     background = background_level(crop)
-    scale_um = 1.0 if pd.isna(um_per_px) else float(um_per_px)  # without a scale, scalars are in px
+    scale_um = (
+        1.0 if um_per_px is None or pd.isna(um_per_px) else float(um_per_px)
+    )  # without a scale, scalars are in px
     values = measure(crop, scale_um) if settings.scalars else {}
     shown = mean_corrected(crop, background) if settings.mean_correction else crop
     square, scale = fit_square(shown, size, settings.fit, background_level(shown))
@@ -193,9 +195,7 @@ def _finish(
     )  # fmt: skip
     shutil.rmtree(folder / "parts")
     if rejected:
-        say(
-            f"{len(rejected)} of {len(table) + len(rejected)} crops left out, listed in {folder / 'rejected.csv'}"
-        )
+        say(f"{len(rejected)} of {len(table) + len(rejected)} crops left out, listed in {folder / 'rejected.csv'}")
 
 
 def _fingerprint(folder: Path, table: pd.DataFrame, shards: int) -> str:

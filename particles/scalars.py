@@ -211,9 +211,7 @@ def _sizes(
     }
 
 
-def _pixel_shapes(
-    mask: np.ndarray, filled: np.ndarray, outline: _Outline, hull: np.ndarray
-) -> dict[str, float]:
+def _pixel_shapes(mask: np.ndarray, filled: np.ndarray, outline: _Outline, hull: np.ndarray) -> dict[str, float]:
     """Shape measures that count pixels, whatever the scale."""
     var_x, var_y, cov = _second_moments(mask)
     spread = math.hypot(var_x - var_y, 2 * cov)

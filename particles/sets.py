@@ -104,9 +104,7 @@ def open_set(settings: DataSettings, common: RunSettings, say: Callable[[str], N
         _refuse_mixture(infos, tables)
         tables[1] = tables[1].assign(role="core", label=pd.NA)
     shards = [
-        f / "pixels" / f"{n:05d}.npy"
-        for f, info in zip(folders, infos, strict=True)
-        for n in range(info["shards"])
+        f / "pixels" / f"{n:05d}.npy" for f, info in zip(folders, infos, strict=True) for n in range(info["shards"])
     ]
     table = assign(pd.concat(tables, ignore_index=True), settings.held_out, settings.use_labels)
     return ParticleSet(
@@ -160,14 +158,10 @@ def find_source(data: str, settings: DataSettings, seed: int, say: Callable[[str
 def _refuse_mixture(infos: list[dict[str, Any]], tables: list[pd.DataFrame]) -> None:
     if infos[0]["size"] != infos[1]["size"]:
         sizes = f"{infos[0]['size']} and {infos[1]['size']}"
-        raise UserError(
-            f"--data and --core are packed to different sizes ({sizes} px): pack both with the same --size"
-        )
+        raise UserError(f"--data and --core are packed to different sizes ({sizes} px): pack both with the same --size")
     both = set(tables[0]["particle_id"]) & set(tables[1]["particle_id"])
     if both:
-        raise UserError(
-            f"particle_id '{min(both)}' is in --data and in --core: {len(both)} ids stand in both"
-        )
+        raise UserError(f"particle_id '{min(both)}' is in --data and in --core: {len(both)} ids stand in both")
 
 
 def _run_name(settings: DataSettings, infos: list[dict[str, Any]]) -> str:

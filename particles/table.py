@@ -56,9 +56,7 @@ def validated(rows: pd.DataFrame, where: str) -> pd.DataFrame:
     missing = [name for name in ROW_COLUMNS if name not in rows.columns]
     if missing:
         raise UserError(f"{where}: the table lacks the column(s) {', '.join(missing)}")
-    rows = rows.astype(
-        {name: kind for name, kind in (ROW_COLUMNS | MEASURED_COLUMNS).items() if name in rows}
-    )
+    rows = rows.astype({name: kind for name, kind in (ROW_COLUMNS | MEASURED_COLUMNS).items() if name in rows})
     ids = rows["particle_id"]
     if ids.isna().any():
         raise UserError(f"{where}: row {int(ids.isna().argmax())} has no particle_id")
@@ -68,9 +66,7 @@ def validated(rows: pd.DataFrame, where: str) -> pd.DataFrame:
         raise UserError(f"{where}: particle_id '{twice}' stands twice ({images}); rename or remove one")
     unknown = set(rows["role"].dropna()) - set(ROLES)
     if unknown or rows["role"].isna().any():
-        raise UserError(
-            f"{where}: role must be one of {', '.join(ROLES)}, not {sorted(unknown) or 'missing'}"
-        )
+        raise UserError(f"{where}: role must be one of {', '.join(ROLES)}, not {sorted(unknown) or 'missing'}")
     return rows.reset_index(drop=True)
 
 
@@ -89,6 +85,4 @@ def read_parquet(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: cannot be read as Parquet ({error}); delete its folder and run again"
-        ) from error
+        raise UserError(f"{path}: cannot be read as Parquet ({error}); delete its folder and run again") from error

@@ -128,9 +128,7 @@ def _closing(run: Run, begun: float) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        run.record(
-            status="failed", error=f"{type(error).__name__}: {error}", seconds=time.perf_counter() - begun
-        )
+        run.record(status="failed", error=f"{type(error).__name__}: {error}", seconds=time.perf_counter() - begun)
         raise
     run.record(status="finished", finished=_now().isoformat(), seconds=time.perf_counter() - begun)
 

@@ -75,6 +75,8 @@ def parse(cls: type[S], argv: Sequence[str] | None = None, description: str | No
             if flag == "--replay":
                 del args[at : at + 2]
     config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
+    if default is None:
+        return tyro.cli(cls, args=args, config=config, description=description)
     return tyro.cli(cls, args=args, default=default, config=config, description=description)
 
 
@@ -83,9 +85,7 @@ def replayed(cls: type[S], run: Path) -> S:
     try:
         return from_plain(cls, read_json(run / "config.json"))
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{run}: no readable config.json to replay ({error}); give the folder of a run"
-        ) from error
+        raise UserError(f"{run}: no readable config.json to replay ({error}); give the folder of a run") from error
 
 
 def entry(cls: type[S], main: Callable[[S], Any]) -> None:
@@ -97,9 +97,7 @@ def entry(cls: type[S], main: Callable[[S], Any]) -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        sys.exit(
-            _complain(f"the disk is full ({error.filename or 'while writing'}): free space and run again")
-        )
+        sys.exit(_complain(f"the disk is full ({error.filename or 'while writing'}): free space and run again"))
     except KeyboardInterrupt:
         print("stopped; finished parts are kept, run the same command again to go on", file=sys.stderr)
         sys.exit(130)

@@ -50,9 +50,7 @@ def _mnist(root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
             try:
                 data = MNIST(str(base), train=split == "train", download=False)
             except (RuntimeError, ValueError, OSError) as error:
-                raise UserError(
-                    f"{base}: the MNIST files are not whole ({error}); copy them again"
-                ) from error
+                raise UserError(f"{base}: the MNIST files are not whole ({error}); copy them again") from error
             return data.data.numpy(), data.targets.numpy()
     raise UserError(
         f"no MNIST under {root}: the four files are expected in {root / 'mnist' / 'MNIST' / 'raw'} (name the "

@@ -40,9 +40,7 @@ class Folder:
         rows = empty_rows(len(files))
         rows["particle_id"] = _ids(relative)
         rows["image"] = [path.as_posix() for path in relative]
-        classes = pd.Series(
-            [path.parts[0] if len(path.parts) > 1 else None for path in relative], dtype="string"
-        )
+        classes = pd.Series([path.parts[0] if len(path.parts) > 1 else None for path in relative], dtype="string")
         rows["label"] = rows["truth"] = classes
         rows["role"] = np.where(classes.isna(), "core", "labeled")
         if self.um_per_px is not None:
@@ -70,9 +68,7 @@ class Folder:
         if not self.root.is_dir():
             raise UserError(f"{self.root}: no such folder")
         inside = self.root.resolve()
-        found = (
-            p for p in self.root.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
-        )
+        found = (p for p in self.root.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
         return sorted(p for p in found if p.is_file() and p.resolve().is_relative_to(inside))
 
 

@@ -95,9 +95,7 @@ def _inside(grid: Stage, corners: Points) -> Floats:
     return depth
 
 
-def _ellipse(
-    grid: Stage, a: float, b: float, at: tuple[float, float] = (0.0, 0.0), turn: float = 0.0
-) -> Floats:
+def _ellipse(grid: Stage, a: float, b: float, at: tuple[float, float] = (0.0, 0.0), turn: float = 0.0) -> Floats:
     """Signed distance in px (first order) to an ellipse, positive inside."""
     u, v = grid.u - np.float32(at[0]), grid.v - np.float32(at[1])
     if turn:

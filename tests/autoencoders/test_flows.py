@@ -72,9 +72,7 @@ def test_far_away_the_step_moves_by_a_constant_and_keeps_volume(far: float) -> N
     assert log_det.tolist() == pytest.approx([0.0, 0.0], abs=1e-12)
     wu = float(w.double() @ u.double())
     u_hat = u.double() + (math.log1p(math.exp(wu)) - 1 - wu) * w.double() / float(w.double() @ w.double())
-    torch.testing.assert_close(
-        moved - z.double(), torch.stack([u_hat, -u_hat]), rtol=0, atol=max(1e-9, far * 1e-15)
-    )
+    torch.testing.assert_close(moved - z.double(), torch.stack([u_hat, -u_hat]), rtol=0, atol=max(1e-9, far * 1e-15))
 
 
 @pytest.mark.parametrize("wu", [*EXTREME_WU, -1e4, 1e4])
@@ -100,9 +98,7 @@ def test_values_and_gradients_are_finite_in_float32(wu: float, bias: float) -> N
 def test_float32_agrees_with_float64() -> None:
     z, u, w = (3 * torch.randn(3, 200, 5, generator=generator(4), dtype=torch.float64)).unbind(0)
     b = torch.randn(200, generator=generator(5), dtype=torch.float64)
-    for single, double in zip(
-        planar(z.float(), u.float(), w.float(), b.float()), planar(z, u, w, b), strict=True
-    ):
+    for single, double in zip(planar(z.float(), u.float(), w.float(), b.float()), planar(z, u, w, b), strict=True):
         torch.testing.assert_close(single.double(), double, rtol=1e-3, atol=1e-3)
 
 
@@ -183,7 +179,7 @@ def test_a_fresh_flow_is_close_to_the_same_step_for_every_image() -> None:
 
 
 def test_the_pushed_density_integrates_to_one() -> None:
-    """E_q0[p(z_K) |det| / q_0(z_0)] is the integral of p over the flow's image, and that image is the whole plane."""
+    """The integral of p(z_K) |det| over z_0 is that of p over the flow's image, which is the whole plane."""
     torch.manual_seed(3)
     flow = PlanarFlow(features=1, latent_dim=2, steps=4).double()
     torch.nn.init.normal_(flow.parameters_of.bias, std=1.0)

@@ -29,9 +29,7 @@ def images(batch: int, height: int = 6, width: int = 6) -> tuple[torch.Tensor, t
 def test_kl_is_that_of_torch_distributions() -> None:
     mu = 3 * torch.randn(50, 7, generator=generator(2), dtype=torch.float64)
     logvar = 4 * torch.randn(50, 7, generator=generator(3), dtype=torch.float64)
-    expected = kl_divergence(
-        Normal(mu, (0.5 * logvar).exp()), Normal(torch.zeros_like(mu), torch.ones_like(mu))
-    )
+    expected = kl_divergence(Normal(mu, (0.5 * logvar).exp()), Normal(torch.zeros_like(mu), torch.ones_like(mu)))
     torch.testing.assert_close(gaussian_kl_per_dim(mu, logvar), expected)
 
 
@@ -116,8 +114,16 @@ def test_standard_normal_log_prob_is_that_of_torch_distributions() -> None:
 
 @pytest.mark.parametrize(
     ("epoch", "warmup", "weight"),
-    [(0.0, 4.0, 0.0), (1.0, 4.0, 0.25), (3.0, 4.0, 0.75), (4.0, 4.0, 1.0), (9.0, 4.0, 1.0), (0.0, 0.0, 1.0), (2.0, -1.0, 1.0)],
-)  # fmt: skip
+    [
+        (0.0, 4.0, 0.0),
+        (1.0, 4.0, 0.25),
+        (3.0, 4.0, 0.75),
+        (4.0, 4.0, 1.0),
+        (9.0, 4.0, 1.0),
+        (0.0, 0.0, 1.0),
+        (2.0, -1.0, 1.0),
+    ],
+)
 def test_kl_weight_grows_linearly_to_one(epoch: float, warmup: float, weight: float) -> None:
     assert kl_weight(epoch, warmup) == pytest.approx(weight)
 
