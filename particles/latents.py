@@ -48,5 +48,5 @@ def read_latents(folder: Path) -> Latents:
     try:
         z = np.load(folder / "z.npy", mmap_mode="r", allow_pickle=False)
         return Latents(z, read_parquet(folder / "index.parquet"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{folder}: its latents cannot be read ({error}); train or encode again") from error

@@ -65,7 +65,7 @@ def write_shard(path: Path, pixels: np.ndarray) -> None:
 def _opened(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         remedy = "delete the folder of its set and run again"
         raise UserError(f"{path}: packed pixels cannot be read ({error}); {remedy}") from error
 

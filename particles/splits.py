@@ -27,7 +27,8 @@ def assign(table: pd.DataFrame, held_out: Sequence[str] = (), use_labels: bool =
     - Where a set has only labels, its test split plays the core, its labels hidden (kept in `truth`).
     - A held-out class leaves the labeled set; its test particles join the core, where they are the true outliers.
       Its train and val particles are dropped: nothing may learn from them.
-    - `is_outlier` is true for core particles whose truth is no known class, and missing where nothing is known.
+    - `is_outlier` is true for core particles whose truth is no known class (where no class is known: whose truth is
+      held out), and missing where nothing is known.
 
     Args:
         table: the rows of a packed set.
@@ -43,9 +44,10 @@ def assign(table: pd.DataFrame, held_out: Sequence[str] = (), use_labels: bool =
     rows = table.assign(position=np.arange(len(table)))
     if not use_labels:
         rows = rows.assign(label=pd.NA, role="core")
+    labels_only = not (rows["role"] == "core").any()  # asked before the held-out ones make a core
     rows = _without_training_on(held_out, _with_splits(rows))
     known = _known_classes(rows)
-    if not (rows["role"] == "core").any():
+    if labels_only:
         rows.loc[rows["split"] == "test", "role"] = "core"
     rows.loc[rows["role"] == "core", "label"] = pd.NA
     rows["is_outlier"] = _outlier_truth(rows, known, held_out)

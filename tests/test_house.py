@@ -30,10 +30,7 @@ def sources() -> dict[str, ast.Module]:
     """Module name -> syntax tree, for all product code."""
     files = [path for room in MAY_IMPORT for path in sorted((PROJECT / room).rglob("*.py"))]
     named = {".".join(path.relative_to(PROJECT).with_suffix("").parts): path for path in files}
-    return {
-        name.removesuffix(".__init__"): ast.parse(path.read_text(encoding="utf-8"))
-        for name, path in named.items()
-    }
+    return {name.removesuffix(".__init__"): ast.parse(path.read_text(encoding="utf-8")) for name, path in named.items()}
 
 
 def imported(tree: ast.AST) -> Iterator[str]:

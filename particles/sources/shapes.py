@@ -190,10 +190,10 @@ def _body(depth: Floats, inner: Floats, blur: float = 0.0) -> Body:
 
 def dust(rng: np.random.Generator, size: float) -> Body:
     """Mineral dust: grains with dark rims, opaque specks, pale flakes, clumps of clay."""
-    habit = rng.choice(4, p=[0.42, 0.2, 0.14, 0.24])
+    habit = rng.choice(4, p=[0.66, 0.2, 0.1, 0.04])
     if habit == 3:
         return _clump(rng, size)
-    corners = _ngon(rng, int(rng.integers(3, 9)), float(np.exp(abs(rng.normal(0, 0.45)))), jitter=0.45)
+    corners = _ngon(rng, int(rng.integers(5, 10)), float(np.exp(abs(rng.normal(0, 0.28)))), jitter=0.32)
     grid = stage(rng, size, corners)
     across = float(np.ptp(corners, axis=0).min()) * grid.scale
     # Bumps of 0.055 of the width; 0.03 is taken off so that few reach over the crop's edge.
@@ -201,7 +201,7 @@ def dust(rng: np.random.Generator, size: float) -> Body:
     depth = _inside(grid, corners) + bumps * np.float32(across)
     depth += grid.noise(rng, 3.0) * np.float32(rng.uniform(0.1, 0.7))
     edge, core, mottle = (
-        (rng.uniform(0.2, 0.42), rng.uniform(0.55, 1.05), 0.17),
+        (rng.uniform(0.2, 0.42), rng.uniform(0.5, 0.9), 0.1),
         (rng.uniform(0.18, 0.35), rng.uniform(0.28, 0.5), 0.09),
         (rng.uniform(0.4, 0.6), rng.uniform(0.78, 0.97), 0.09),
     )[habit]
@@ -226,8 +226,8 @@ def _mineral(grid: Stage, rng: np.random.Generator, across: float, strength: flo
 
 def _clump(rng: np.random.Generator, size: float) -> Body:
     """An aggregate: a few overlapping lumps, rough, with a mottled grey to dark inside."""
-    n = int(rng.integers(2, 6))
-    centers = rng.normal(0, 0.22, (n, 2)) * np.array([1.0, rng.uniform(0.4, 1.0)])
+    n = int(rng.integers(3, 7))
+    centers = rng.normal(0, 0.15, (n, 2)) * np.array([1.0, rng.uniform(0.4, 1.0)])
     radii = rng.uniform(0.16, 0.36, n)
     grid = stage(rng, size, np.concatenate([centers - radii[:, None], centers + radii[:, None]]))
     depth = _discs(grid, centers, radii) + grid.noise(rng, max(size / 9, 3.0)) * np.float32(0.03 * size)

@@ -25,31 +25,35 @@ def test_json_refuses_nan_and_keeps_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.glob("*.json")) == [path]
 
 
+def write(path: Path, text: str, error: BaseException | None = None) -> None:
+    """Write by `replacing`, or fail half way."""
+    with replacing(path) as beside:
+        assert (beside.parent, beside.suffix) == (path.parent, path.suffix), "same disk; the suffix says the format"
+        beside.write_text(text)
+        if error:
+            raise error
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "table.parquet"
     path.write_text("old")
-    with pytest.raises(RuntimeError, match="cut"), replacing(path) as beside:
-        beside.write_text("half of the n")
-        assert path.read_text() == "old"
-        raise RuntimeError("cut")
+    with pytest.raises(RuntimeError, match="cut"):
+        write(path, "half of the n", RuntimeError("cut"))
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["table.parquet"]
 
 
 def test_a_failed_first_write_leaves_no_file(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "z.npy"
-    with pytest.raises(KeyboardInterrupt), replacing(path) as beside:
-        beside.write_bytes(b"half")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        write(path, "half", KeyboardInterrupt())
     assert list(path.parent.iterdir()) == []
 
 
 def test_a_good_write_replaces(tmp_path: Path) -> None:
     path = tmp_path / "map.png"
     path.write_text("old")
-    with replacing(path) as beside:
-        assert (beside.parent, beside.suffix) == (tmp_path, ".png"), "same disk, and writers choose by the suffix"
-        beside.write_text("new")
+    write(path, "new")
     assert path.read_text() == "new"
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["map.png"]
 

@@ -5,8 +5,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from provenance.settings import UserError
 
 HERE = {"name": "lake", "fingerprint": "f00d", "path": "lake"}
 ELSEWHERE = {"name": "sea", "fingerprint": "beef", "path": "sea"}
-START = datetime(2025, 6, 1, 12, 0, 0, 123456, tzinfo=timezone.utc)
+START = datetime(2025, 6, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def finished(common: RunSettings, kind: str = "vae", data: dict[str, str] = HERE
 
 
 def failed(common: RunSettings) -> Run:
-    with pytest.raises(RuntimeError), started("vae", Settings(), common, dict(HERE)) as run:
+    with suppress(RuntimeError), started("vae", Settings(), common, dict(HERE)) as run:
         (run.path / "z.npy").touch()
         raise RuntimeError("loss is NaN")
     return run
@@ -102,9 +103,7 @@ def test_parents_are_named(common: RunSettings) -> None:
     assert run.info["parents"] == [f"classifier/{parent.path.name}"]
 
 
-def test_two_runs_in_one_millisecond_get_two_folders(
-    common: RunSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_runs_in_one_millisecond_get_two_folders(common: RunSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     times = [START, START, START + timedelta(milliseconds=1)]
     clock(monkeypatch, iter(times))
     first = runs._new_folder(common.work / "runs" / "vae", 7)
@@ -132,9 +131,7 @@ def test_the_newest_finished_run_is_found(common: RunSettings, monkeypatch: pyte
     assert find(old.name, common.work, "z.npy", "f00d") == old, "a pinned run is that run"
 
 
-def test_failed_and_running_runs_are_passed_over(
-    common: RunSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_and_running_runs_are_passed_over(common: RunSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     minutes = iter(range(1000))
     monkeypatch.setattr(runs, "_now", lambda: START + timedelta(minutes=next(minutes)))
     good = finished(common)
@@ -168,7 +165,7 @@ def test_what_is_missing_names_its_command(common: RunSettings, kind: str) -> No
 
 
 def test_missing_clusters_name_the_clustering(common: RunSettings) -> None:
-    with pytest.raises(UserError, match="`python clustering/run.py --latent all`"):
+    with pytest.raises(UserError, match=r"`python clustering/run.py --latent all`"):
         find("consensus", common.work, "outliers.parquet", None)
 
 

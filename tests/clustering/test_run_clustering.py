@@ -1,0 +1,141 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from clustering.groups import GroupSettings
+from clustering.maps import MapSettings
+from clustering.run import ClusteringSettings, find_latents, run_clustering
+from particles.latents import Latents
+from particles.pixels import PixelStore
+from particles.sets import ParticleSet
+from particles.table import read_parquet
+from provenance.run import Run, RunSettings, started
+from provenance.settings import UserError
+
+N_KNOWN, N_CORE = 60, 120
+STRANGE = (5, 50, 100)
+HOW = ClusteringSettings(groups=GroupSettings(min_samples=5), maps=MapSettings(neighbors=12, tsne=False))
+
+
+def table(labels: bool = True) -> pd.DataFrame:
+    """Known particles of two classes, then a core of the same two classes with three planted strangers."""
+    core_truth = np.array(["dust", "pollen"] * (N_CORE // 2), dtype=object)
+    core_truth[list(STRANGE)] = "stranger"
+    rows = pd.DataFrame(
+        {
+            "particle_id": [f"k{i}" for i in range(N_KNOWN)] + [f"c{i}" for i in range(N_CORE)],
+            "truth": ["dust", "pollen"] * (N_KNOWN // 2) + core_truth.tolist(),
+            "role": ["labeled"] * N_KNOWN + ["core"] * N_CORE,
+            "split": (["train"] * 3 + ["test"]) * ((N_KNOWN + N_CORE) // 4),
+        }
+    ).astype("string")
+    known = rows["role"] == "labeled"
+    rows["label"] = rows["truth"].where(known & labels)
+    rows["is_outlier"] = (rows["truth"] == "stranger").astype("boolean").mask(known)
+    return rows.assign(position=np.arange(len(rows)))
+
+
+def particle_set(tmp_path: Path, labels: bool = True) -> ParticleSet:
+    np.save(tmp_path / "pixels.npy", np.zeros((N_KNOWN + N_CORE, 8, 8), dtype=np.uint8))
+    return ParticleSet("planted", table(labels), PixelStore([tmp_path / "pixels.npy"]), "print", tmp_path, False)
+
+
+def latent_run(kind: str, particles: ParticleSet, common: RunSettings, seed: int) -> Run:
+    """A finished training run whose latents are two blobs, with the strangers far from both."""
+    rng = np.random.default_rng(seed)
+    rows = particles.table
+    centers = {"dust": 0.0, "pollen": 12.0, "stranger": 6.0}
+    z = rng.normal(size=(len(rows), 4))
+    z[:, 0] += rows["truth"].map(centers).to_numpy(dtype=float)
+    z[(rows["truth"] == "stranger").to_numpy(), 1:] += [[25, 0, 0], [0, 25, 0], [0, 0, 25]]
+    index = rows[["particle_id", "label", "truth", "role", "split", "is_outlier"]].copy()
+    if kind == "classifier":
+        index["predicted"] = rows["truth"].where(rows["truth"] != "stranger", "dust")
+    with started(kind, HOW, common, particles.identity) as run:
+        # another order of rows in each latent: only ids may join them
+        order = rng.permutation(len(rows))
+        Latents(z[order].astype(np.float32), index.iloc[order].reset_index(drop=True)).write(run.path)
+    return run
+
+
+def test_planted_strangers_come_first_and_blobs_are_found(tmp_path: Path) -> None:
+    particles, common = particle_set(tmp_path), RunSettings(work_dir=tmp_path)
+    runs = [latent_run(kind, particles, common, seed) for seed, kind in enumerate(("vae", "ae"))]
+    clustered, consensus = run_clustering(particles, runs, HOW, HOW, common)
+    assert [run.kind for run in clustered] == ["clusters-vae", "clusters-ae"]
+    core = [f"c{i}" for i in range(N_CORE)]
+    for run, latent in zip(clustered, runs, strict=True):
+        assert run.info["parents"] == [latent.name]
+        ids = read_parquet(latent.path / "index.parquet").query("role == 'core'")["particle_id"].tolist()
+        assert sorted(ids) == sorted(core)
+        for name in ("clusters", "maps", "outliers"):
+            assert read_parquet(run.path / f"{name}.parquet")["particle_id"].tolist() == ids
+        assert run.results["kmeans"]["n"] == 2  # as many as there are known classes
+        assert run.results["kmeans"]["acc"] > 0.95
+        assert run.results["outliers"]["knn"] == {"auroc": 1.0, "average_precision": 1.0, "recall_at_n": 1.0}
+        assert set(run.results["clusters"]) == {"stranger"}
+        labels = read_parquet(run.path / "clusters.parquet").set_index("particle_id")["hdbscan"]
+        assert (labels == -1).sum() == run.results["hdbscan"]["noise"]
+        ranked = read_parquet(run.path / "outliers.parquet")
+        assert sorted(ranked["rank"]) == list(range(1, N_CORE + 1))
+    everything = read_parquet(consensus.path / "outliers.parquet").set_index("particle_id")
+    assert set(everything[everything["rank"] <= 3].index) == {f"c{i}" for i in STRANGE}
+    truth = particles.table.set_index("particle_id").loc[everything.index, "is_outlier"].to_numpy(dtype=bool)
+    assert consensus.results["auroc"] == pytest.approx(roc_auc_score(truth, everything["score"]))
+    assert consensus.info["parents"] == [run.name for run in clustered]
+
+
+def test_a_set_without_labels_has_no_classifier_and_no_truth_to_be_judged_by(tmp_path: Path) -> None:
+    labeled, common = particle_set(tmp_path), RunSettings(work_dir=tmp_path)
+    rows = labeled.table.assign(label=pd.NA, truth=pd.NA, is_outlier=pd.NA)
+    types = {"label": "string", "truth": "string", "is_outlier": "boolean"}
+    particles = replace(labeled, table=rows.astype(types))
+    source = latent_run("vae", labeled, common, 0)
+    index = read_parquet(source.path / "index.parquet")
+    index = index.assign(label=pd.NA, truth=pd.NA, is_outlier=pd.NA).astype(types)
+    for kind in ("ae", "vae", "planar-vae"):
+        with started(kind, HOW, common, particles.identity) as run:
+            Latents(np.load(source.path / "z.npy"), index).write(run.path)
+    assert particles.classes == []
+    runs = find_latents("all", particles, common)
+    assert [run.kind for run in runs] == ["ae", "vae", "planar-vae"]
+    clustered, consensus = run_clustering(particles, runs[:1], HOW, HOW, common)
+    results = clustered[0].results
+    assert {results["kmeans"][name] for name in ("ari", "nmi", "acc")} == {None}
+    assert set(consensus.results.values()) == {None}
+    assert results["clusters"] == {}
+    ranked = read_parquet(consensus.path / "outliers.parquet").set_index("particle_id")
+    assert {f"c{i}" for i in STRANGE} == set(ranked[ranked["rank"] <= 3].index)
+
+
+def test_a_dropped_class_is_left_out_by_the_classifiers_word(tmp_path: Path) -> None:
+    particles, common = particle_set(tmp_path), RunSettings(work_dir=tmp_path)
+    classifier = latent_run("classifier", particles, common, 1)
+    runs = [latent_run("vae", particles, common, 0)]
+    _, consensus = run_clustering(particles, runs, HOW, replace(HOW, drop_class=("pollen",)), common)
+    index = read_parquet(classifier.path / "index.parquet")
+    kept = index[(index["role"] == "core") & (index["predicted"] == "dust")]["particle_id"]
+    ranked = read_parquet(consensus.path / "outliers.parquet")
+    assert set(ranked["particle_id"]) == set(kept)
+    assert 3 < len(ranked) < N_CORE
+    with pytest.raises(UserError, match=r"--drop-class snow.*dust, pollen"):
+        run_clustering(particles, runs, HOW, replace(HOW, drop_class=("snow",)), common)
+    with pytest.raises(UserError, match="drop fewer classes"):
+        run_clustering(particles, runs, HOW, replace(HOW, drop_class=("pollen", "dust")), common)
+
+
+def test_latents_are_found_by_kind_by_id_and_on_this_data_alone(tmp_path: Path) -> None:
+    particles, common = particle_set(tmp_path), RunSettings(work_dir=tmp_path)
+    old = latent_run("vae", particles, common, 0)
+    new = latent_run("vae", particles, common, 1)
+    latent_run("vae", replace(particles, fingerprint="other"), common, 2)
+    assert find_latents("vae", particles, common) == [new]
+    assert find_latents(f"vae/{old.path.name}", particles, common) == [old]
+    with pytest.raises(UserError, match=r"no finished run 'classifier' on this data.*pretrain_classifier\.py"):
+        find_latents("all", particles, common)
+    with pytest.raises(UserError, match=r"--latent gan: no such latent; there are classifier, ae, vae"):
+        find_latents("gan", particles, common)

@@ -1,0 +1,223 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.spatial.distance import cdist
+from sklearn.covariance import LedoitWolf
+
+from clustering.outliers import (
+    WORDS,
+    OutlierSettings,
+    consensus,
+    isolation,
+    knn_distance,
+    latent_scores,
+    mahalanobis,
+    ranks,
+    rarity,
+    reasons,
+)
+from particles.latents import Latents
+
+
+def points(n: int, dims: int = 5, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, dims)).astype(np.float32)
+
+
+def unlabeled(n: int) -> pd.Series:
+    return pd.Series([pd.NA] * n, dtype="string")
+
+
+def latents(z: np.ndarray, label: str | None = None, **losses: np.ndarray) -> Latents:
+    ids = [f"{label}_{i:03d}" for i in range(len(z))]
+    index = pd.DataFrame({"particle_id": ids, "label": pd.Series([label] * len(z), dtype="string")} | losses)
+    return Latents(z, index)
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_knn_is_the_mean_distance_to_the_nearest_others(k: int) -> None:
+    bulk = points(120)
+    distances = cdist(bulk[:80], bulk)
+    distances[np.arange(80), np.arange(80)] = np.inf
+    expected = np.sort(distances, axis=1)[:, :k].mean(1)
+    np.testing.assert_allclose(knn_distance(bulk[:80], bulk, k), expected, rtol=1e-4)
+
+
+def test_knn_of_duplicates_counts_the_others_but_not_itself() -> None:
+    z = np.concatenate([np.zeros((6, 2)), [[3.0, 4.0]]])
+    np.testing.assert_allclose(knn_distance(z, z, 5), [0, 0, 0, 0, 0, 0, 5])
+    np.testing.assert_allclose(knn_distance(z, z, 6), [5 / 6] * 6 + [5])
+    pair = np.array([[0.0], [0.0], [2.0]])
+    np.testing.assert_allclose(knn_distance(pair, pair, 1), [0, 0, 2])
+    many = np.zeros((500, 3))
+    np.testing.assert_array_equal(knn_distance(many, many, 10), np.zeros(500))
+
+
+def test_knn_takes_as_many_neighbors_as_there_are() -> None:
+    z = np.array([[0.0], [1.0], [5.0]])
+    np.testing.assert_allclose(knn_distance(z, z, 10), [3, 2.5, 4.5])
+
+
+def test_knn_moves_with_its_rows() -> None:
+    z, order = points(60), np.random.default_rng(1).permutation(60)
+    np.testing.assert_allclose(knn_distance(z[order], z[order], 5), knn_distance(z, z, 5)[order], rtol=1e-5)
+
+
+def test_mahalanobis_is_the_distance_to_the_nearest_class() -> None:
+    rng = np.random.default_rng(3)
+    mixing = rng.normal(size=(4, 4))
+    names = np.repeat(["a", "b", "c"], [50, 40, 10])
+    means = {"a": 0.0, "b": 6.0, "c": -6.0}
+    members = rng.normal(size=(100, 4)) @ mixing + np.array([means[n] for n in names])[:, None]
+    core = rng.normal(size=(30, 4)) * 4
+    labels = pd.concat([unlabeled(30), pd.Series(names, dtype="string")], ignore_index=True)
+    centers = np.stack([members[names == name].mean(0) for name in means])
+    residuals = members - centers[np.searchsorted(["a", "b", "c"], names)]
+    precision = np.linalg.inv(LedoitWolf(assume_centered=True).fit(residuals).covariance_)
+    expected = cdist(core, centers, "mahalanobis", VI=precision).min(1)
+    np.testing.assert_allclose(mahalanobis(core, np.concatenate([core, members]), labels), expected, rtol=1e-8)
+
+
+def test_mahalanobis_without_labels_takes_the_bulk_as_one_class() -> None:
+    z = points(80).astype(np.float64)
+    precision = np.linalg.inv(LedoitWolf(assume_centered=True).fit(z - z.mean(0)).covariance_)
+    expected = cdist(z, z.mean(0, keepdims=True), "mahalanobis", VI=precision)[:, 0]
+    np.testing.assert_allclose(mahalanobis(z, z, unlabeled(80)), expected, rtol=1e-8)
+
+
+def test_mahalanobis_sees_what_the_bulk_never_does() -> None:
+    """A step along the narrow direction is stranger than a longer one along the wide direction."""
+    z = points(300, 2) * np.array([10.0, 1.0], dtype=np.float32)
+    z[0], z[1] = (12.0, 0.0), (0.0, 8.0)
+    assert ranks(mahalanobis(z, z, unlabeled(300)))[1] == 1
+    assert ranks(mahalanobis(z, z, unlabeled(300)))[0] > 5
+
+
+def test_mahalanobis_takes_unused_and_collapsed_dimensions() -> None:
+    z = np.concatenate([points(60, 3), np.zeros((60, 5), dtype=np.float32)], axis=1)
+    z[7, :3] = 9.0
+    assert ranks(mahalanobis(z, z, unlabeled(60)))[7] == 1
+    collapsed = np.ones((60, 4), dtype=np.float32)
+    np.testing.assert_allclose(mahalanobis(collapsed, collapsed, unlabeled(60)), 0.0, atol=1e-6)
+
+
+def test_isolation_ranks_a_planted_point_first_and_is_repeatable() -> None:
+    z = points(200)
+    z[17] = 8.0
+    score = isolation(z, z, trees=50, seed=0)
+    assert ranks(score)[17] == 1
+    assert score.tobytes() == isolation(z, z, trees=50, seed=0).tobytes()
+
+
+def test_latent_scores_rank_a_planted_outlier_first_in_each() -> None:
+    z, known = points(150), points(100, seed=1)
+    z[42] = 9.0
+    losses = {"neg_elbo": np.arange(150.0), "kl": np.arange(150.0)[::-1].copy()}
+    scores = latent_scores(latents(z, **losses), latents(known, "a"), OutlierSettings(), seed=0)
+    assert list(scores) == ["knn", "mahalanobis", "isolation_forest", "kl", "neg_elbo"]
+    for name in ("knn", "mahalanobis", "isolation_forest"):
+        assert scores[name].idxmax() == 42, name
+    np.testing.assert_array_equal(scores["neg_elbo"], np.arange(150.0))
+
+
+def test_latent_scores_compare_with_the_reference_too() -> None:
+    """A far group of the core is strange, unless particles of a known class lie there."""
+    z = np.concatenate([points(100), points(4) + 30])
+    nowhere, there = latents(points(50, seed=2), "a"), latents(points(50, seed=2) + 30, "a")
+    alone = latent_scores(latents(z), nowhere, OutlierSettings(k=8), seed=0)
+    among = latent_scores(latents(z), there, OutlierSettings(k=8), seed=0)
+    assert alone["knn"][100:].min() > alone["knn"][:100].max()
+    assert among["knn"][100:].max() < alone["knn"][100:].min() / 5
+    empty = Latents(z[:0], nowhere.index[:0])
+    np.testing.assert_allclose(
+        latent_scores(latents(z), empty, OutlierSettings(), seed=0)["knn"], knn_distance(z, z, 10)
+    )
+
+
+def test_rarity_is_the_share_below() -> None:
+    np.testing.assert_allclose(rarity(np.array([3.0, 1.0, 2.0, 4.0])), [0.625, 0.125, 0.375, 0.875])
+    np.testing.assert_allclose(rarity(np.array([1.0, 1.0, 1.0])), [0.5, 0.5, 0.5])
+    score = points(50, 1)[:, 0].astype(np.float64)
+    np.testing.assert_array_equal(rarity(score), rarity(np.exp(3 * score) + 7))
+    np.testing.assert_allclose(rarity(-score), 1 - rarity(score))
+
+
+def test_ranks_are_a_permutation_with_the_strangest_first() -> None:
+    score = np.array([0.1, 5.0, 5.0, -2.0, 7.0])
+    assert ranks(score).tolist() == [4, 2, 3, 5, 1]
+    many = np.round(points(300, 1)[:, 0], 1)
+    assert sorted(ranks(many)) == list(range(1, 301))
+    assert (np.diff(many[np.argsort(ranks(many))]) <= 0).all()
+
+
+def frames(n: int = 40) -> dict[str, pd.DataFrame]:
+    """Two latents with two and one scores; particle p7 is by far the strangest in all of them."""
+    rng = np.random.default_rng(5)
+    ids = [f"p{i}" for i in range(n)]
+    vae = pd.DataFrame({"particle_id": ids, "knn": rng.random(n), "neg_elbo": rng.random(n)})
+    flow = pd.DataFrame({"particle_id": ids, "knn": rng.random(n)})
+    for frame in (vae, flow):
+        frame.loc[7, frame.columns[1:]] = 99.0
+    return {"vae": vae, "planar-vae": flow}
+
+
+def test_consensus_is_the_mean_surprise_with_latents_counting_alike() -> None:
+    scores = frames()
+    result = consensus(scores)
+    surprise = {
+        (latent, name): -np.log10(1 - rarity(frame[name].to_numpy()))
+        for latent, frame in scores.items()
+        for name in frame.columns[1:]
+    }
+    vae = (surprise["vae", "knn"] + surprise["vae", "neg_elbo"]) / 2
+    np.testing.assert_allclose(result["score"], (vae + surprise["planar-vae", "knn"]) / 2)
+    assert list(result.columns) == [
+        "particle_id", "vae.knn", "vae.neg_elbo", "planar-vae.knn", "score", "rank", "reasons",
+    ]  # fmt: skip
+    assert result.loc[result["rank"] == 1, "particle_id"].tolist() == ["p7"]
+    assert sorted(result["rank"]) == list(range(1, 41))
+
+
+def test_consensus_joins_by_id_not_by_position() -> None:
+    scores = frames()
+    expected = consensus(scores)
+    shuffled = scores | {"planar-vae": scores["planar-vae"].sample(frac=1, random_state=0)}
+    pd.testing.assert_frame_equal(consensus(shuffled), expected)
+    both = {name: frame.sample(frac=1, random_state=i) for i, (name, frame) in enumerate(scores.items())}
+    again = consensus(both).set_index("particle_id").loc[expected["particle_id"]].reset_index()
+    pd.testing.assert_frame_equal(again.drop(columns="rank"), expected.drop(columns="rank"))
+
+
+def test_consensus_sees_ranks_alone() -> None:
+    scores = frames()
+    stretched = {name: frame.copy() for name, frame in scores.items()}
+    stretched["vae"]["knn"] = np.exp(5 * scores["vae"]["knn"])
+    stretched["planar-vae"]["knn"] = -1 / (1 + scores["planar-vae"]["knn"])
+    pd.testing.assert_frame_equal(consensus(stretched), consensus(scores))
+
+
+def test_one_extreme_score_counts_more_than_many_mild_ones() -> None:
+    ids = [f"p{i}" for i in range(1000)]
+    one, two = np.arange(1000.0), np.arange(1000.0)[::-1].copy()
+    result = consensus({"ae": pd.DataFrame({"particle_id": ids, "knn": one, "kl": two})})
+    assert result["score"].iloc[[0, 999]].min() > result["score"].iloc[500] * 2
+
+
+def test_reasons_name_the_strongest_scores_in_words() -> None:
+    text = reasons({"vae.knn": 0.5, "planar-vae.neg_elbo": 0.999, "ae.reconstruction": 0.97, "vae.kl": 0.2}, most=2)
+    assert text == "improbable (planar-vae, top 0.1 %); badly reconstructed (ae, top 3 %)"
+    assert reasons({"vae.kl": 0.6}) == "costly to encode (vae, top 40 %)"
+
+
+def test_reasons_of_a_planted_particle_name_its_score() -> None:
+    scores = frames()
+    scores["vae"].loc[3, "neg_elbo"] = 1e6  # strange to the VAE's bound alone
+    scores["vae"].loc[3, "knn"] = scores["planar-vae"].loc[3, "knn"] = -1.0
+    row = consensus(scores).set_index("particle_id").loc["p3"]
+    assert row["reasons"].startswith("improbable (vae, top 1.2 %)")
+
+
+def test_every_score_has_words() -> None:
+    z = points(40)
+    losses = {name: np.zeros(40) for name in ("reconstruction", "kl", "neg_elbo")}
+    scores = latent_scores(latents(z, **losses), latents(z[:0]), OutlierSettings(trees=5), seed=0)
+    assert set(scores) | {"hdbscan"} == set(WORDS)

@@ -1,0 +1,118 @@
+"""What a user gets wrong ends in one line that says how to mend it, never in a traceback."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from clustering import run as clustering
+from experiments import encode, find_outliers, mnist_held_out, pretrain_classifier, train_ae, train_vae
+from particles.pack import PackSettings
+from particles.sets import DataSettings
+from provenance.settings import UserError, entry
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+QUICK = PackSettings(size=16, scalars=False)
+TinySet = Callable[[str, Mapping[str, int]], Path]
+
+
+def script(path: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(PROJECT / path), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """The line that the user is left with."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    return last
+
+
+def test_training_on_a_folder_without_images(tmp_path: Path) -> None:
+    (tmp_path / "lake").mkdir()
+    (tmp_path / "lake" / "notes.txt").write_text("nothing to see")
+    last = refused(script("experiments/pretrain_classifier.py", "--data", "lake", cwd=tmp_path))
+    assert "lake: no particles found; give a folder with PNG, JPEG, TIFF or BMP crops" in last
+    assert not (tmp_path / "work" / "runs").exists(), "no run was begun"
+
+
+def test_clustering_what_was_not_trained(tiny_set: TinySet, tmp_path: Path) -> None:
+    tiny_set("lake", {"ash": 8, "dust": 8})
+    last = refused(script("clustering/run.py", "--data", "lake", "--latent", "planar-vae", cwd=tmp_path))
+    assert "no finished run 'planar-vae' on this data" in last
+    assert "`python experiments/train_vae.py --flow planar`" in last
+
+
+MAINS = [pretrain_classifier, train_ae, train_vae, find_outliers, mnist_held_out, clustering]
+
+
+@pytest.mark.parametrize("module", MAINS, ids=lambda module: module.__name__)
+def test_no_such_data(module: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = module.Settings()  # type: ignore[attr-defined]
+    settings = replace(settings, data=replace(settings.data, data="nowhere"))
+    with pytest.raises(UserError, match="--data nowhere: no such folder; built in are synthetic, mnist, digits"):
+        module.main(settings)  # type: ignore[attr-defined]
+    assert not (tmp_path / "work" / "runs").exists()
+
+
+def test_an_unknown_held_out_digit() -> None:
+    data = DataSettings(data="digits", held_out=("banana",), pack=QUICK)
+    with pytest.raises(UserError, match=r"--held-out banana: .* it has 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"):
+        mnist_held_out.main(mnist_held_out.Settings(data=data))
+
+
+def test_no_held_out_digit() -> None:
+    with pytest.raises(UserError, match=r"--held-out names no digit: .* --held-out 2 6"):
+        mnist_held_out.main(mnist_held_out.Settings(data=DataSettings(data="digits")))
+
+
+def test_a_class_with_one_member(tiny_set: TinySet) -> None:
+    data = DataSettings(data=str(tiny_set("lake", {"ash": 8, "lonely": 1})), pack=QUICK)
+    with pytest.raises(UserError, match=r"class 'lonely' has 1 particle\(s\), at least 5 are needed"):
+        pretrain_classifier.main(pretrain_classifier.Settings(data=data))
+
+
+def test_a_classifier_of_one_class(tiny_set: TinySet) -> None:
+    data = DataSettings(data=str(tiny_set("lake", {"ash": 8})), pack=QUICK)
+    with pytest.raises(UserError, match="a classifier needs two labeled classes, there are 1"):
+        pretrain_classifier.main(pretrain_classifier.Settings(data=data))
+
+
+def test_an_autoencoder_without_its_classifier(tiny_set: TinySet) -> None:
+    data = DataSettings(data=str(tiny_set("lake", {"ash": 8, "dust": 8})), pack=QUICK)
+    with pytest.raises(UserError, match=r"no finished run 'classifier'.*`python experiments/pretrain_classifier.py`"):
+        train_ae.main(train_ae.Settings(data=data))
+
+
+@pytest.mark.parametrize("module", [clustering, encode], ids=["clustering", "encode"])
+def test_no_such_latent(module: object, tiny_set: TinySet) -> None:
+    data = DataSettings(data=str(tiny_set("lake", {"ash": 8, "dust": 8})), pack=QUICK)
+    with pytest.raises(UserError, match="--latent gan: no such latent; there are classifier, ae, vae, planar-vae"):
+        module.main(module.Settings(latent="gan", data=data))  # type: ignore[attr-defined]
+
+
+def test_a_class_to_drop_that_does_not_exist(tiny_set: TinySet) -> None:
+    data = DataSettings(data=str(tiny_set("lake", {"ash": 8, "dust": 8})), pack=QUICK)
+    how = clustering.ClusteringSettings(drop_class=("snow",))
+    settings = clustering.Settings(latent="all", data=data, clustering=how)
+    with pytest.raises(UserError, match=r"--drop-class snow: .* this data has ash, dust"):
+        clustering.run_clustering(clustering.open_set(data, settings.common), [], settings, how, settings.common)
+
+
+@pytest.mark.parametrize(
+    ("module", "flag"), [(clustering, "--latnet"), (pretrain_classifier, "--epocks"), (train_vae, "--flwo")]
+)
+def test_a_misspelled_flag(
+    module: object, flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["script.py", flag, "1"])
+    with pytest.raises(SystemExit) as stopped:
+        entry(module.Settings, lambda settings: pytest.fail("it ran"))  # type: ignore[attr-defined]
+    assert stopped.value.code == 2
+    assert flag in "".join(capsys.readouterr())

@@ -1,0 +1,281 @@
+"""A folder of crops, good and bad: what is found, who is labeled, which grey a pixel gets, what is left out."""
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from particles.pack import PackSettings, pack
+from particles.sources.folder import Folder, read_grey
+from particles.sources.source import BadCrop
+from particles.table import read_parquet, validated
+from provenance.files import read_json
+from provenance.settings import UserError
+
+GREYS = np.array([[0, 1, 127, 128], [200, 254, 255, 10], [90, 91, 92, 93]], np.uint8)
+
+
+def saved(path: Path, image: Image.Image | np.ndarray, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    picture.save(path, **options)
+    return path
+
+
+def crop(path: Path, grey: int = 90, shape: tuple[int, int] = (9, 8)) -> Path:
+    pixels = np.full(shape, 200, np.uint8)
+    pixels[2:-2, 2:-2] = grey
+    return saved(path, pixels)
+
+
+def over(color: tuple[int, ...], mode: str) -> Image.Image:
+    return Image.new(mode, (3, 2), color)
+
+
+def palette_image(transparent: bool) -> Image.Image:
+    """Indices 0, 1, 2 with palette black, white, (10, 20, 30) reversed from their order."""
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8)).convert("P")
+    image.putpalette([255, 255, 255, 0, 0, 0, 60, 60, 60])
+    if transparent:
+        image.info["transparency"] = 1
+    return image
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.TIFF", "a.PNG"])
+def test_grey_files_decode_exactly(tmp_path: Path, name: str) -> None:
+    grey = read_grey(saved(tmp_path / name, GREYS))
+    assert grey.dtype == np.uint8
+    np.testing.assert_array_equal(grey, GREYS)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate", "packbits"])
+def test_compressed_tiff_decodes_exactly(tmp_path: Path, compression: str) -> None:
+    np.testing.assert_array_equal(read_grey(saved(tmp_path / "a.tif", GREYS, compression=compression)), GREYS)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_jpeg_decodes_closely(tmp_path: Path, mode: str) -> None:
+    smooth = np.linspace(60, 180, 24 * 16).reshape(16, 24).astype(np.uint8)
+    path = saved(tmp_path / "a.jpg", Image.fromarray(smooth).convert(mode), quality=95)
+    assert np.abs(read_grey(path).astype(int) - smooth).max() <= 4
+
+
+@pytest.mark.parametrize(
+    ("color", "grey"), [((255, 0, 0), 76), ((0, 255, 0), 150), ((0, 0, 255), 29), ((130, 130, 130), 130)]
+)
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
+def test_color_becomes_luma(tmp_path: Path, color: tuple[int, ...], grey: int, suffix: str) -> None:
+    assert read_grey(saved(tmp_path / f"a.{suffix}", over(color, "RGB"))).tolist() == [[grey] * 3] * 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "color", "grey"),
+    [
+        ("RGBA", (0, 0, 0, 0), 255),
+        ("RGBA", (0, 0, 0, 255), 0),
+        ("RGBA", (0, 0, 0, 128), 127),
+        ("RGBA", (255, 0, 0, 255), 76),
+        ("LA", (100, 255), 100),
+        ("LA", (100, 0), 255),
+        ("LA", (0, 51), 204),
+    ],
+)
+def test_transparency_is_laid_on_white(tmp_path: Path, mode: str, color: tuple[int, ...], grey: int) -> None:
+    assert read_grey(saved(tmp_path / "a.png", over(color, mode))).tolist() == [[grey] * 3] * 2
+
+
+def test_a_palette_is_looked_up(tmp_path: Path) -> None:
+    assert read_grey(saved(tmp_path / "a.png", palette_image(False))).tolist() == [[255, 0, 60]]
+    assert read_grey(saved(tmp_path / "b.png", palette_image(True))).tolist() == [[255, 255, 60]]
+
+
+def test_black_and_white_is_0_and_255(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, 255], [255, 0]], np.uint8)).convert("1")
+    assert read_grey(saved(tmp_path / "a.png", image)).tolist() == [[0, 255], [255, 0]]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_is_scaled_by_the_range_of_the_type(tmp_path: Path, suffix: str) -> None:
+    np.testing.assert_array_equal(read_grey(saved(tmp_path / f"a.{suffix}", GREYS.astype(np.uint16) * 257)), GREYS)
+    half = np.array([[0, 300, 32768, 50000]], np.uint16)
+    assert read_grey(saved(tmp_path / f"b.{suffix}", half)).tolist() == [[0, 1, 128, 195]]
+    assert read_grey(saved(tmp_path / f"c.{suffix}", GREYS.astype(np.uint16))).tolist() == GREYS.tolist()
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_wider_tiff_is_read(tmp_path: Path, kind: type) -> None:
+    np.testing.assert_array_equal(read_grey(saved(tmp_path / "a.tif", GREYS.astype(kind))), GREYS)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"), [([[0.0, np.nan]], "no number"), ([[-1.0, 5.0]], "outside"), ([[7e4, 5.0]], "outside")]
+)
+def test_a_tiff_that_is_no_picture_is_refused(tmp_path: Path, values: list[list[float]], reason: str) -> None:
+    with pytest.raises(BadCrop, match=reason):
+        read_grey(saved(tmp_path / "a.tif", np.array(values, np.float32)))
+
+
+def damaged(folder: Path) -> dict[str, str]:
+    """Files that are no crops, and what the reason must say."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
+    (folder / "empty.png").touch()
+    (folder / "text.png").write_text("particle_id,area\n1,2\n")
+    (folder / "wrong.bmp").write_bytes(b"BM" + bytes(30))
+    whole = saved(folder / "cut.png", noise).read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    whole = saved(folder / "half.jpg", noise).read_bytes()
+    (folder / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    saved(folder / "dot.png", np.zeros((1, 1), np.uint8))
+    saved(folder / "line.png", np.zeros((1, 40), np.uint8))
+    saved(folder / "wide.png", np.zeros((2, 20000), np.uint8))
+    return {
+        "empty.png": "empty file",
+        "text.png": "not an image",
+        "wrong.bmp": "does not decode",
+        "cut.png": "does not decode",
+        "half.jpg": "does not decode",
+        "dot.png": "1 x 1 px, smaller than 2 px",
+        "line.png": "40 x 1 px, smaller than 2 px",
+        "wide.png": "20000 x 2 px, larger than 8192 px",
+    }
+
+
+def test_bad_crops_are_listed_and_the_rest_is_packed(tmp_path: Path) -> None:
+    root, out, said = tmp_path / "lake", tmp_path / "packed", []
+    for i in range(3):
+        crop(root / f"good{i}.png", 60 + i)
+    reasons = damaged(root)
+    pack(Folder(root), out, PackSettings(size=16), said.append)
+    with (out / "rejected.csv").open(newline="", encoding="utf-8") as file:
+        rejected = {row["image"]: row for row in csv.DictReader(file)}
+    assert set(rejected) == set(reasons)
+    for image, reason in reasons.items():
+        assert reason in rejected[image]["reason"], image
+    table = read_parquet(out / "table.parquet")
+    assert table["particle_id"].tolist() == ["good0", "good1", "good2"]
+    assert len(np.load(out / "pixels" / "00000.npy")) == 3
+    assert read_json(out / "set.json")["rejected"] == len(reasons)
+    assert said == [f"8 of 11 crops left out, listed in {out / 'rejected.csv'}"]
+
+
+def test_a_folder_of_bad_crops_only(tmp_path: Path) -> None:
+    root = tmp_path / "lake"
+    root.mkdir()
+    n = len(damaged(root))
+    with pytest.raises(UserError, match=f"lake: none of its {n} crops can be used; .*rejected.csv says why"):
+        pack(Folder(root), tmp_path / "packed", PackSettings())
+    assert (tmp_path / "packed" / "rejected.csv").read_text().count("\n") == n + 1
+    assert not (tmp_path / "packed" / "set.json").exists()
+
+
+def test_a_larger_least_size_is_kept_to(tmp_path: Path) -> None:
+    crop(tmp_path / "in" / "small.png", shape=(14, 40))
+    crop(tmp_path / "in" / "large.png", shape=(15, 40))
+    pack(Folder(tmp_path / "in"), tmp_path / "out", PackSettings(min_size=15), lambda line: None)
+    assert read_parquet(tmp_path / "out" / "table.parquet")["particle_id"].tolist() == ["large"]
+
+
+@pytest.mark.parametrize("make", ["nothing", "text", "hidden"])
+def test_a_folder_without_images(tmp_path: Path, make: str) -> None:
+    root = tmp_path / "lake"
+    root.mkdir()
+    if make == "text":
+        (root / "notes.txt").write_text("no crops here")
+    if make == "hidden":
+        crop(root / "._a.png")
+    with pytest.raises(UserError, match="lake: no particles found"):
+        pack(Folder(root), tmp_path / "packed", PackSettings())
+
+
+def test_no_folder_at_all(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        Folder(tmp_path / "gone").rows()
+
+
+def test_subfolders_are_classes_and_loose_crops_the_core(tmp_path: Path) -> None:
+    for name in ("dust/d1.png", "dust/deep/d2.JPG", "Grímsvötn/Öræfa 1.png", "loose.bmp", "b.tiff"):
+        crop(tmp_path / name)
+    (tmp_path / "dust" / "list.csv").write_text("not a crop")
+    rows = validated(Folder(tmp_path, um_per_px=0.2752).rows(), "lake")
+    columns = ["label", "truth", "role"]
+    rows[columns] = rows[columns].fillna("")
+    found = {row.particle_id: (row.label, row.truth, row.role) for row in rows.itertuples()}
+    assert found == {
+        "d1": ("dust", "dust", "labeled"),
+        "d2": ("dust", "dust", "labeled"),
+        "Öræfa 1": ("Grímsvötn", "Grímsvötn", "labeled"),
+        "loose": ("", "", "core"),
+        "b": ("", "", "core"),
+    }
+    assert (rows["um_per_px"] == 0.2752).all()
+    assert rows["split"].isna().all()
+    assert rows["image"].tolist() == sorted(rows["image"])
+
+
+def test_non_ascii_names_are_packed(tmp_path: Path) -> None:
+    crop(tmp_path / "Ísjaki" / "Grímsvötn" / "Öræfa µ 1.png")
+    pack(Folder(tmp_path / "Ísjaki"), tmp_path / "packed", PackSettings(size=16))
+    table = read_parquet(tmp_path / "packed" / "table.parquet")
+    assert table["image"].tolist() == ["Grímsvötn/Öræfa µ 1.png"]
+    assert table["label"].tolist() == ["Grímsvötn"]
+    assert read_json(tmp_path / "packed" / "set.json")["name"] == "Ísjaki"
+
+
+def test_rows_lead_to_their_own_pixels(tmp_path: Path) -> None:
+    for i, name in enumerate(("b/1.png", "a/2.png", "0.png")):
+        crop(tmp_path / name, grey=10 * i)
+    source = Folder(tmp_path)
+    greys = {row.particle_id: int(source.read(row)[4, 4]) for row in source.rows().itertuples()}
+    assert greys == {"1": 0, "2": 10, "0": 20}
+
+
+def test_equal_stems_get_their_path(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.png", "b/2.png"):
+        crop(tmp_path / name)
+    assert Folder(tmp_path).rows()["particle_id"].tolist() == ["a/1", "b/1", "b/2"]
+
+
+def test_one_crop_in_two_formats_is_named(tmp_path: Path) -> None:
+    crop(tmp_path / "a" / "1.png")
+    crop(tmp_path / "a" / "1.bmp")
+    with pytest.raises(UserError, match=r"'a/1' stands twice \(a/1.bmp, a/1.png\)"):
+        validated(Folder(tmp_path).rows(), "lake")
+
+
+def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
+    crop(tmp_path / "in" / "mine.png")
+    crop(tmp_path / "secret" / "other.png")
+    (tmp_path / "in" / "file.png").symlink_to(tmp_path / "secret" / "other.png")
+    (tmp_path / "in" / "folder").symlink_to(tmp_path / "secret", target_is_directory=True)
+    (tmp_path / "in" / "round").symlink_to(tmp_path / "in", target_is_directory=True)
+    (tmp_path / "in" / "broken.png").symlink_to(tmp_path / "in" / "nowhere.png")
+    assert Folder(tmp_path / "in").rows()["image"].tolist() == ["mine.png"]
+
+
+def test_a_folder_named_like_a_crop_is_no_crop(tmp_path: Path) -> None:
+    crop(tmp_path / "a.png" / "b.png")
+    assert Folder(tmp_path).rows()["image"].tolist() == ["a.png/b.png"]
+
+
+def test_a_changed_file_changes_the_description(tmp_path: Path) -> None:
+    crop(tmp_path / "a.png", 50)
+    before = Folder(tmp_path).describe()
+    assert Folder(tmp_path).describe() == before
+    crop(tmp_path / "b.png", 50)
+    assert Folder(tmp_path).describe() != before
+    assert Folder(tmp_path, um_per_px=1.0).describe() != Folder(tmp_path).describe()
+
+
+@pytest.mark.real
+def test_real_crops_decode(data_root: Path) -> None:
+    source = Folder(data_root / "icelearning_crops")
+    rows = source.rows()
+    assert len(rows) >= 9
+    for row in rows.head(40).itertuples():
+        grey = source.read(SimpleNamespace(image=row.image))
+        assert grey.ndim == 2
+        assert np.ptp(grey) > 10, "shows something"

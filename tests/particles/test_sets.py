@@ -1,0 +1,170 @@
+"""`--data ...` -> an open set: what a path is taken for, two sets in one run, and what must not be mixed."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from particles import sets
+from particles.pack import PackSettings
+from particles.pixels import fit_square
+from particles.segment import background_level
+from particles.sets import DataSettings, ParticleSet, find_source, open_set
+from particles.sources.digits import Digits, Mnist
+from particles.sources.folder import Folder
+from particles.sources.synthetic import Synthetic
+from provenance.run import RunSettings
+from provenance.settings import UserError
+
+TinySet = Callable[[str, Mapping[str, int]], Path]
+QUICK = PackSettings(size=16, scalars=False)
+
+
+def opened(data: Path | str, core: Path | str | None = None, **settings: object) -> ParticleSet:
+    how = DataSettings(data=str(data), core=str(core) if core else None, pack=QUICK, **settings)  # type: ignore[arg-type]
+    return open_set(how, RunSettings(), lambda line: None)
+
+
+def true_pixels(root: Path, image: str) -> np.ndarray:
+    crop = np.asarray(Image.open(root / image))
+    return fit_square(crop, 16, "keep", background_level(crop))[0]
+
+
+def test_names_come_first(tmp_path: Path) -> None:
+    how = DataSettings(data_dir=tmp_path, n_per_class=5, n_core=40, n_per_kind=1)
+    assert find_source("synthetic", how, seed=3) == Synthetic(3, 5, 40, 1)
+    assert find_source("mnist", how, seed=3) == Mnist(tmp_path)
+    assert find_source("digits", how, seed=3) == Digits()
+
+
+def test_a_path_is_a_folder_of_crops(tiny_set: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, said = tiny_set("lake", {"ash": 2}), []
+    how = DataSettings(um_per_px=0.2752)
+    assert find_source(str(root), how, 0, said.append) == Folder(root, 0.2752)
+    assert said == [f"data: {root} is a folder of crops"]
+    monkeypatch.chdir(tmp_path)
+    assert find_source("lake", how, 0, said.append) == Folder(root, 0.2752), "from here"
+
+
+def test_a_name_may_lie_in_the_data_folder(tiny_set: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tiny_set("lake", {"ash": 2})
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.delenv("NUNATAK_DATA", raising=False)
+    with pytest.raises(UserError, match="--data lake: no such folder; built in are synthetic, mnist, digits"):
+        find_source("lake", DataSettings(), 0)
+    assert find_source("lake", DataSettings(data_dir=tmp_path), 0, lambda line: None) == Folder(root)
+    monkeypatch.setenv("NUNATAK_DATA", str(tmp_path))
+    assert find_source("lake", DataSettings(), 0, lambda line: None) == Folder(root)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [({"n_core": 50}, "core of 50 is too small"), ({"n_per_class": -1}, "must not be negative")],
+)
+def test_an_impossible_synthetic_set_is_the_users_mistake(counts: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        find_source("synthetic", DataSettings(**counts), 0)
+
+
+def test_rows_and_pixels_fit(tiny_set: TinySet) -> None:
+    root = tiny_set("lake", {"ash": 9, "dust": 9, "": 7})
+    lake = opened(root)
+    assert (lake.name, lake.classes, lake.oriented, lake.pixels.size) == ("lake", ["ash", "dust"], False, 16)
+    assert len(lake.table) == len(lake.pixels) == 25
+    for row in lake.table.itertuples():
+        np.testing.assert_array_equal(lake.pixels[[row.position]][0], true_pixels(root, row.image))
+
+
+def test_positions_for_training(tiny_set: TinySet) -> None:
+    lake = opened(tiny_set("lake", {"ash": 30, "": 30}))
+    table = lake.table
+    train, core = lake.training_positions("train", True), lake.training_positions("train", False)
+    assert set(core) < set(train)
+    assert set(train) == set(table.loc[table["split"] == "train", "position"])
+    assert set(core) == set(table.loc[(table["split"] == "train") & (table["role"] == "core"), "position"])
+
+
+def test_a_set_is_packed_once(tiny_set: TinySet, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tiny_set("lake", {"ash": 6})
+    first = opened(root)
+    monkeypatch.setattr(sets, "pack", lambda *args: pytest.fail("packed again"))
+    again = opened(root)
+    assert (again.folder, again.fingerprint) == (first.folder, first.fingerprint)
+    assert first.folder.parent == RunSettings().work / "packed"
+
+
+def test_a_new_crop_is_noticed(tiny_set: TinySet) -> None:
+    root = tiny_set("lake", {"ash": 6})
+    first = opened(root)
+    Image.fromarray(np.full((9, 9), 33, np.uint8)).save(root / "ash" / "new.png")
+    second = opened(root)
+    assert len(second.table) == 7
+    assert second.fingerprint != first.fingerprint
+
+
+def test_a_packed_set_is_recognized(tiny_set: TinySet, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = opened(tiny_set("lake", {"ash": 6}))
+    monkeypatch.setattr(sets, "pack", lambda *args: pytest.fail("packed again"))
+    said: list[str] = []
+    again = open_set(DataSettings(data=str(first.folder)), RunSettings(), said.append)
+    assert (again.fingerprint, again.name, len(again.table)) == (first.fingerprint, "lake", 6)
+    assert said == [f"data: {first.folder} is a packed set"]
+
+
+def test_a_core_is_searched_not_learned_from(tiny_set: TinySet) -> None:
+    known, core = tiny_set("known", {"ash": 8, "dust": 8}), tiny_set("core", {"odd": 2, "ash": 3, "": 4})
+    both = opened(known, core)
+    assert both.name == "known+core"
+    assert both.classes == ["ash", "dust"]
+    mine = both.table[both.table["role"] == "core"]
+    assert len(mine) == 9
+    assert mine["label"].isna().all()
+    assert mine["particle_id"].str.startswith("core_").all()
+    strange = mine.groupby(mine["particle_id"].str.split("_").str[1])["is_outlier"].agg(list)
+    assert strange.to_dict() == {"odd": [True] * 2, "ash": [False] * 3, "loose": [pd.NA] * 4}
+    for row in mine.itertuples():
+        np.testing.assert_array_equal(both.pixels[[row.position]][0], true_pixels(core, row.image))
+
+
+def test_one_id_in_both_sets_is_named(tiny_set: TinySet, tmp_path: Path) -> None:
+    known = tiny_set("known", {"ash": 8})
+    (tmp_path / "again").mkdir()
+    (known / "ash" / "known_ash_3.png").rename(tmp_path / "again" / "known_ash_2.png")
+    with pytest.raises(UserError, match="'known_ash_2' is in --data and in --core: 1 ids"):
+        opened(known, tmp_path / "again")
+
+
+def test_sets_of_different_size_are_refused(tiny_set: TinySet) -> None:
+    packed = opened(tiny_set("known", {"ash": 8})).folder
+    how = DataSettings(data=str(packed), core=str(tiny_set("core", {"": 4})), pack=PackSettings(size=20))
+    with pytest.raises(UserError, match=r"different sizes \(16 and 20 px\)"):
+        open_set(how, RunSettings(), lambda line: None)
+
+
+def test_a_run_with_other_roles_has_another_fingerprint(tiny_set: TinySet) -> None:
+    known, core = tiny_set("known", {"ash": 8, "dust": 8}), tiny_set("core", {"": 4})
+    runs = [
+        opened(known),
+        opened(known, core),
+        opened(known, held_out=("ash",)),
+        opened(known, held_out=("dust",)),
+        opened(known, use_labels=False),
+    ]
+    assert len({run.fingerprint for run in runs}) == len(runs)
+    assert len({run.name for run in runs}) == 4, "hidden labels do not change the name"
+    twice = [opened(known, held_out=names).fingerprint for names in (("ash", "dust"), ("dust", "ash"))]
+    assert twice[0] == twice[1], "the order of the flags is no matter"
+    assert runs[2].classes == ["dust"]
+    assert runs[4].classes == []
+
+
+def test_cut_pixels_are_named(tiny_set: TinySet) -> None:
+    root = tiny_set("lake", {"ash": 6})
+    shard = opened(root).folder / "pixels" / "00000.npy"
+    shard.write_bytes(shard.read_bytes()[:-10])
+    with pytest.raises(UserError, match=r"00000\.npy: packed pixels cannot be read"):
+        opened(root)
