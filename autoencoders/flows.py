@@ -25,7 +25,8 @@ def planar(z: torch.Tensor, u: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -
         z' (B, D), and log |det dz'/dz| (B,).
     """
     wu = (w * u).sum(-1, keepdim=True)
-    # m(x) = -1 + softplus(x); u_hat = u + (m(w.u) - w.u) w / |w|^2, so that w.u_hat = m(w.u) > -1
+    # m(x) = -1 + softplus(x); u_hat = u + (m(w.u) - w.u) w / |w|^2, so that w.u_hat = m(w.u) > -1.
+    # Undefined at w = 0, where the step is a mere shift; no gradient step lands below |w| = 1e-15.
     u_hat = u + (softplus(wu) - 1 - wu) * w / (w * w).sum(-1, keepdim=True).clamp_min(_TINY)
     a = (w * z).sum(-1) + b  # (B,)
     return z + u_hat * torch.tanh(a).unsqueeze(-1), _log_det(a, wu.squeeze(-1))

@@ -10,8 +10,8 @@ from autoencoders.losses import Likelihood, active_units, kl_weight
 from autoencoders.models import Autoencoder, Kind, Losses
 from encoders.fit import one_cycle, read_checkpoint
 from particles.loader import Batch
+from provenance.errors import UserError
 from provenance.run import TRAINED_BY
-from provenance.settings import UserError
 
 
 class AutoencoderTraining(L.LightningModule):
@@ -85,9 +85,9 @@ def load_autoencoder(path: Path, kind: Kind) -> AutoencoderTraining:
         UserError: not a checkpoint of this kind, or of another architecture.
     """
     checkpoint = read_checkpoint(path, kind)
-    model = AutoencoderTraining(**checkpoint["hyper_parameters"])
     try:
+        model = AutoencoderTraining(**checkpoint["hyper_parameters"])
         model.load_state_dict(checkpoint["state_dict"], strict=True)
-    except RuntimeError as error:
-        raise UserError(f"{path}: weights of another architecture ({error}); run `{TRAINED_BY[kind]}`") from error
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: of another architecture ({error}); run `{TRAINED_BY[kind]}`") from error
     return model.eval()

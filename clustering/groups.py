@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.cluster import DBSCAN, KMeans
 from sklearn.neighbors import NearestNeighbors
 
-from provenance.settings import UserError
+from provenance.errors import UserError
 
 NOISE = -1
 
@@ -24,6 +24,14 @@ class GroupSettings:
     """DBSCAN and HDBSCAN: neighbors that make a point dense."""
     min_cluster_size: int | None = None
     """HDBSCAN: smallest group; default 1 % of the points, at least 10."""
+
+    def __post_init__(self) -> None:
+        least = {"n_clusters": 1, "min_samples": 1, "min_cluster_size": 2}
+        for name, bound in least.items():
+            if getattr(self, name) is not None and getattr(self, name) < bound:
+                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: give at least {bound}")
+        if self.eps is not None and self.eps <= 0:
+            raise UserError(f"--eps {self.eps}: give a radius above 0, or none for the knee of the curve")
 
 
 @dataclass(frozen=True)

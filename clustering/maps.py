@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.decomposition import PCA
 
-from provenance.settings import UserError
+from provenance.errors import UserError
 
 FEWEST_POINTS = 10
 """Below this neither map means anything, and UMAP's spectral start fails."""

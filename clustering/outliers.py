@@ -99,6 +99,8 @@ def mahalanobis(z: np.ndarray, bulk: np.ndarray, labels: pd.Series) -> np.ndarra
         members, names = bulk, np.full(len(bulk), "all")
     means = np.stack([members[names == name].mean(axis=0) for name in np.unique(names)])
     centered = members - means[np.searchsorted(np.unique(names), names)]
+    if not centered.any():  # a collapsed latent: everybody is at the mean
+        return np.zeros(len(z))
     precision = LedoitWolf(assume_centered=True).fit(centered).precision_
     root = np.linalg.cholesky((precision + precision.T) / 2)  # distances become Euclidean: |root.T (z - mean)|
     white, white_means = z @ root, means @ root

@@ -14,10 +14,11 @@ from clustering.outliers import OutlierSettings, consensus, latent_scores, ranks
 from particles.latents import Latents, read_latents
 from particles.sets import DataSettings, ParticleSet, open_set
 from particles.table import read_parquet, write_parquet
+from provenance.errors import UserError
 from provenance.files import write_json
 from provenance.progress import progress, show_table
 from provenance.run import TRAINED_BY, Run, RunSettings, find, started
-from provenance.settings import UserError, entry
+from provenance.settings import entry
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import struct
 import time
 import warnings
 from collections.abc import Sequence
@@ -18,9 +19,9 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressB
 
 from particles.loader import Augment, ParticleData, PixelData, resolve_augment
 from particles.sets import ParticleSet
+from provenance.errors import UserError
 from provenance.files import replacing
 from provenance.run import TRAINED_BY, Run, RunSettings, resumed, started
-from provenance.settings import UserError
 
 Precision = Literal["auto", "32", "bf16"]
 
@@ -41,6 +42,13 @@ class FitSettings:
     """auto: bf16 where the processor has instructions for it, float32 elsewhere; latents are always float32."""
     resume: Path | None = None
     """Folder of a killed run to go on with, with the settings it was started with."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("epochs", 1), ("batch_size", 2)):
+            if getattr(self, name) < least:
+                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: give at least {least}")
+        if self.lr <= 0:
+            raise UserError(f"--lr {self.lr}: give a number above 0")
 
 
 def open_run(
@@ -68,7 +76,7 @@ def open_run(
 
 def loaders(
     particles: ParticleSet, train: np.ndarray, val: np.ndarray, how: FitSettings, seed: int,
-    targets: np.ndarray | None = None,
+    targets: np.ndarray | None = None, measures: np.ndarray | None = None,
 ) -> ParticleData:  # fmt: skip
     """Training and validation batches over store positions.
 
@@ -79,6 +87,7 @@ def loaders(
         how: batch size and augmentation.
         seed: of the order.
         targets: class number of every position in the store.
+        measures: (positions, M) measures of every position in the store.
 
     Raises:
         UserError: too few to train on.
@@ -89,7 +98,13 @@ def loaders(
         print("no particles fall into the validation split of so small a set: the training split judges itself")
         val = train
     first, second = (
-        PixelData(particles.pixels, rows, None if targets is None else targets[rows]) for rows in (train, val)
+        PixelData(
+            particles.pixels,
+            rows,
+            None if targets is None else targets[rows],
+            None if measures is None else measures[rows],
+        )
+        for rows in (train, val)
     )
     return ParticleData(first, second, how.batch_size, seed, resolve_augment(how.augment, particles.oriented))
 
@@ -163,7 +178,10 @@ def fit(model: L.LightningModule, data: ParticleData, run: Run, settings: FitSet
         callbacks=[best, Curves(run.path / "metrics.csv"), SeedEachStep(seed), RichProgressBar(leave=False)],
     )  # fmt: skip
     last = run.path / "last.ckpt"
-    trainer.fit(model, data, ckpt_path=last if settings.resume and last.exists() else None, weights_only=True)
+    try:
+        trainer.fit(model, data, ckpt_path=last if settings.resume and last.exists() else None, weights_only=True)
+    except SystemExit as stop:  # Lightning's answer to Ctrl-C; ours is said in one place for all scripts
+        raise KeyboardInterrupt from stop
     run.record(device=str(trainer.strategy.root_device), precision=str(trainer.precision))
     model.load_state_dict(torch.load(run.path / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"])
     model.eval()
@@ -185,6 +203,13 @@ def _precision(wanted: Precision) -> Literal["32-true", "bf16-mixed"]:
     return "bf16-mixed" if has_bf16 else "32-true"
 
 
+# What torch.load and a look inside raise on files that are not ours, found by feeding it thousands of broken ones.
+_UNREADABLE = (
+    OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, struct.error,
+    pickle.UnpicklingError,
+)  # fmt: skip
+
+
 def read_checkpoint(path: Path, kind: str) -> dict[str, Any]:
     """Read a checkpoint without executing anything in it.
 
@@ -199,7 +224,7 @@ def read_checkpoint(path: Path, kind: str) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, weights_only=True, map_location="cpu")
         found = checkpoint["hyper_parameters"]["kind"]
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+    except _UNREADABLE as error:
         reason = str(error).split("\n")[0][:120]
         raise UserError(f"{path}: not a checkpoint of this project ({reason}); make one with `{remedy}`") from error
     if found != kind:

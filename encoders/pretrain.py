@@ -1,25 +1,39 @@
 """Train the classifier on the labeled set and write its run."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from encoders.classifier import ClassifierTraining
 from encoders.encode import encode_classifier
 from encoders.fit import FitSettings, fit, loaders, open_run
 from particles.loader import class_numbers
+from particles.measures import has_scalars, normalized_scalars
 from particles.sets import ParticleSet
+from provenance.errors import UserError
 from provenance.files import write_json
 from provenance.run import Run, RunSettings
-from provenance.settings import UserError
 
 
-def pretrain(particles: ParticleSet, settings: Any, how: FitSettings, common: RunSettings) -> Run:
+@dataclass(frozen=True)
+class ClassifierSettings:
+    """What the classifier learns besides its classes."""
+
+    learn_measures: bool = True
+    """Learn to read the 34 scalars off the image too, of labeled and core particles."""
+
+
+def pretrain(
+    particles: ParticleSet, settings: Any, what: ClassifierSettings, how: FitSettings, common: RunSettings
+) -> Run:
     """Train on the labeled set's train split, keep the epoch with the lowest validation loss, encode everything.
 
     Args:
         particles: the set.
         settings: the script's settings, kept as config.json.
+        what: what to learn.
         how: training.
         common: seed and work folder.
 
@@ -38,15 +52,28 @@ def pretrain(particles: ParticleSet, settings: Any, how: FitSettings, common: Ru
     targets = np.full(len(particles.pixels), -1)
     targets[particles.positions(labeled)] = class_numbers(rows.loc[labeled, "label"].tolist(), classes)
     train, val = (particles.positions(labeled & (rows["split"] == split)) for split in ("train", "val"))
+    measures = _measures(particles) if what.learn_measures and has_scalars(rows) else None
+    seen = train if measures is None else particles.training_positions("train", with_labeled=True)
     with open_run("classifier", settings, how, common, particles) as run:
-        data = loaders(particles, train, val, how, common.seed, targets)
+        torch.manual_seed(common.seed)
+        data = loaders(particles, seen, val, how, common.seed, targets, measures)
         weights = balanced_weights(targets[train], len(classes))
-        model = ClassifierTraining(classes, weights.tolist(), how.lr, particles.pixels.size)
+        n_measures = 0 if measures is None else measures.shape[1]
+        model = ClassifierTraining(classes, weights.tolist(), how.lr, particles.pixels.size, n_measures)
         fit(model, data, run, how, common.seed, monitor="val_loss")
         latents = encode_classifier(model, particles)
         latents.write(run.path)
         write_json(run.path / "metrics.json", _accuracy(latents.index))
     return run
+
+
+def _measures(particles: ParticleSet) -> np.ndarray:
+    """(positions in the store, 34): normalized by the quantiles of what may be learned from."""
+    rows = particles.table
+    by_row = normalized_scalars(rows, rows["split"] == "train")
+    by_position = np.zeros((len(particles.pixels), by_row.shape[1]), np.float32)
+    by_position[rows["position"].to_numpy()] = by_row
+    return by_position
 
 
 def balanced_weights(targets: np.ndarray, n_classes: int) -> np.ndarray:

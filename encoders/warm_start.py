@@ -5,7 +5,7 @@ from pathlib import Path
 
 from encoders.classifier import load_classifier
 from encoders.resnet import ResNet18Trunk
-from provenance.settings import UserError
+from provenance.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from autoencoders.training import load_autoencoder
 from encoders.classifier import load_classifier
 from encoders.encode import encode_classifier
 from particles.sets import DataSettings, ParticleSet, open_set
+from provenance.errors import UserError
 from provenance.run import TRAINED_BY, Run, RunSettings, find, started
-from provenance.settings import UserError, entry
+from provenance.settings import entry
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from typing import Any
 
 from autoencoders.train import AutoencoderSettings, train_autoencoder
 from clustering.run import ClusteringSettings, run_clustering
-from encoders.pretrain import pretrain
+from encoders.pretrain import ClassifierSettings, pretrain
 from figures.draw import draw_all
 from particles.sets import DataSettings, ParticleSet, open_set
+from provenance.errors import UserError
 from provenance.files import write_json
 from provenance.run import Run, RunSettings, started
 from provenance.settings import entry
@@ -26,6 +27,8 @@ class Settings:
     """K, steps of the planar flow."""
     data: DataSettings = field(default_factory=DataSettings)
     """Which particles."""
+    classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
+    """What the classifier learns."""
     model: AutoencoderSettings = field(default_factory=AutoencoderSettings)
     """Autoencoders and training."""
     clustering: ClusteringSettings = field(default_factory=ClusteringSettings)
@@ -37,6 +40,8 @@ class Settings:
 def main(settings: Settings) -> Path:
     """Find the particles that do not fit: train, cluster, score, draw."""
     begun = time.perf_counter()
+    if settings.model.fit.resume:
+        raise UserError("--resume names one training: it goes with pretrain_classifier.py, train_ae.py, train_vae.py")
     particles = open_set(settings.data, settings.common)
     print(describe(particles))
     runs = train_all(particles, settings)
@@ -63,7 +68,8 @@ def train_all(particles: ParticleSet, settings: Settings) -> list[Run]:
     how, common = settings.model, settings.common
     runs = []
     if particles.classes:
-        runs.append(pretrain(particles, settings, replace(how.fit, epochs=settings.pretrain_epochs), common))
+        fit = replace(how.fit, epochs=settings.pretrain_epochs)
+        runs.append(pretrain(particles, settings, settings.classifier, fit, common))
     else:
         print("no labels: no classifier; the autoencoders start from scratch")
     for kind in ("ae", "vae", "planar-vae"):

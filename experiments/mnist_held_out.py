@@ -8,14 +8,15 @@ from typing import Any, Literal
 from autoencoders.train import AutoencoderSettings, train_autoencoder
 from clustering.run import ClusteringSettings, run_clustering
 from encoders.fit import FitSettings
-from encoders.pretrain import pretrain
+from encoders.pretrain import ClassifierSettings, pretrain
 from figures.draw import draw_all
-from particles.pack import PackSettings
+from particles.packing import PackSettings
 from particles.sets import DataSettings, ParticleSet, open_set
+from provenance.errors import UserError
 from provenance.files import write_json
 from provenance.progress import show_table
 from provenance.run import Run, RunSettings, started
-from provenance.settings import UserError, entry
+from provenance.settings import entry
 
 _DIGITS = DataSettings(data="mnist", held_out=("2", "6"), pack=PackSettings(scalars=False))
 _MODEL = AutoencoderSettings(latent_dim=16, likelihood="bernoulli", kl_warmup=1.0, fit=FitSettings(epochs=4))
@@ -33,6 +34,8 @@ class Settings:
     """K, steps of the planar flow."""
     data: DataSettings = _DIGITS
     """Which digits, and which are held out; --data digits needs no files."""
+    classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
+    """What the classifier learns."""
     model: AutoencoderSettings = _MODEL
     """Autoencoders and training."""
     clustering: ClusteringSettings = field(default_factory=ClusteringSettings)
@@ -44,6 +47,8 @@ class Settings:
 def main(settings: Settings) -> Path:
     """Train without the held-out digits, then judge how strange they look among the known ones of the test split."""
     begun = time.perf_counter()
+    if settings.model.fit.resume:
+        raise UserError("--resume names one training: it goes with pretrain_classifier.py, train_ae.py, train_vae.py")
     if not settings.data.held_out:
         raise UserError("--held-out names no digit: give one or more, for example --held-out 2 6")
     particles = open_set(settings.data, settings.common)
@@ -66,7 +71,8 @@ def main(settings: Settings) -> Path:
 
 def _train(particles: ParticleSet, settings: Settings) -> list[Run]:
     how, common = settings.model, settings.common
-    runs = [pretrain(particles, settings, replace(how.fit, epochs=settings.pretrain_epochs), common)]
+    fit = replace(how.fit, epochs=settings.pretrain_epochs)
+    runs = [pretrain(particles, settings, settings.classifier, fit, common)]
     for kind in ("ae", "vae", "planar-vae"):
         if settings.latent in (kind, "all"):
             runs.append(train_autoencoder(kind, settings.flow_steps, particles, settings, how, common))
@@ -82,9 +88,10 @@ def _judged(run: Run) -> dict[str, Any]:
 def _show(result: dict[str, Any]) -> None:
     rows = []
     for latent, judged in result["latents"].items():
-        best = max(judged["auroc"], key=lambda name: judged["auroc"][name])
+        auroc = {name: value for name, value in judged["auroc"].items() if value is not None}
+        best = max(auroc, key=lambda name: auroc[name]) if auroc else None
         found = "  ".join(f"{n}: {c['precision']:.2f}/{c['recall']:.2f}" for n, c in judged["clusters"].items())
-        rows.append([latent, judged["auroc"]["knn"], f"{best} {judged['auroc'][best]:.3f}", found])
+        rows.append([latent, judged["auroc"]["knn"], f"{best} {auroc[best]:.3f}" if best else None, found])
     title = f"Held out: {', '.join(result['held_out'])}"
     show_table(title, ["latent", "AUROC kNN", "best score", "best cluster, precision/recall"], rows)
 

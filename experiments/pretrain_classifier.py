@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from encoders.fit import FitSettings
-from encoders.pretrain import pretrain
+from encoders.pretrain import ClassifierSettings, pretrain
 from particles.sets import DataSettings, open_set
 from provenance.progress import show_table
 from provenance.run import RunSettings
@@ -16,6 +16,8 @@ class Settings:
 
     data: DataSettings = field(default_factory=DataSettings)
     """Which particles."""
+    classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
+    """What it learns."""
     fit: FitSettings = field(default_factory=FitSettings)
     """Training."""
     common: RunSettings = field(default_factory=RunSettings)
@@ -25,7 +27,7 @@ class Settings:
 def main(settings: Settings) -> None:
     """Train the ResNet18 classifier on the labeled particles."""
     particles = open_set(settings.data, settings.common)
-    run = pretrain(particles, settings, settings.fit, settings.common)
+    run = pretrain(particles, settings, settings.classifier, settings.fit, settings.common)
     results = run.results
     show_table("Classifier", ["run", "test accuracy", "test particles"], [[run.name, *results.values()]])
     print(run.path)

@@ -11,7 +11,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from figures import style
-from provenance.settings import UserError
+from provenance.errors import UserError
 
 _TRAIN, _VAL, _OTHER = "#0072B2", "#D55E00", "#6a6a6a"
 _WIDTH, _HEIGHT = 700, 400  # px of one panel's frame

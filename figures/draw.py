@@ -15,10 +15,11 @@ from figures.maps import draw_map_panel
 from figures.reconstructions import draw_reconstructions
 from particles.sets import DataSettings, ParticleSet, open_set
 from particles.table import read_parquet
+from provenance.errors import UserError
 from provenance.files import read_json
 from provenance.progress import progress
 from provenance.run import Run, RunSettings, find
-from provenance.settings import UserError, entry
+from provenance.settings import entry
 
 MOST_EXPLORED = 20_000
 """Particles in one explorer page; more would make a file that no browser opens quickly."""

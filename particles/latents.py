@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from particles.table import read_parquet, write_parquet
+from provenance.errors import UserError
 from provenance.files import replacing
-from provenance.settings import UserError
 
 INDEX_COLUMNS = ("particle_id", "label", "truth", "role", "split", "is_outlier")
 

@@ -21,27 +21,35 @@ _ROTATION_DEG, _SHIFT, _ZOOM, _SHEAR = 10.0, 0.08, 0.10, 0.10
 class PixelData(Dataset[Batch]):
     """Images and targets by position in a store; asked for a whole batch at a time."""
 
-    def __init__(self, pixels: PixelStore, positions: np.ndarray, targets: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        pixels: PixelStore,
+        positions: np.ndarray,
+        targets: np.ndarray | None = None,
+        measures: np.ndarray | None = None,
+    ) -> None:
         """Choose rows of a store.
 
         Args:
             pixels: the store.
             positions: (N,) rows of the store.
-            targets: (N,) class numbers; None for training without labels.
+            targets: (N,) class numbers, -1 for no label; None for training without labels.
+            measures: (N, M) what a network should be able to read off the image; None for nothing.
         """
         self.pixels, self.positions = pixels, positions
         self.targets = np.full(len(positions), -1) if targets is None else targets
+        self.measures = np.empty((len(positions), 0), np.float32) if measures is None else measures
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __getitems__(self, rows: list[int]) -> Batch:
-        """A batch: `x` (B, 1, S, S) float32 in [0, 1], `y` (B,) int64, `row` (B,) int64."""
+        """A batch: `x` (B, 1, S, S) float32 in [0, 1], `y` (B,) int64, `measures` (B, M) float32."""
         images = self.pixels[self.positions[rows]]
         return {
             "x": as_input(images),
             "y": torch.from_numpy(np.asarray(self.targets[rows], dtype=np.int64)),
-            "row": torch.as_tensor(rows),
+            "measures": torch.from_numpy(self.measures[rows]),
         }
 
 
@@ -83,11 +91,14 @@ class ParticleData(L.LightningDataModule):
         """Shuffled by seed and epoch; a last batch of one is dropped, because batch norm cannot take it."""
         sampler = EpochSampler(len(self.train), self.seed)
         drop = len(self.train) > self.batch_size and len(self.train) % self.batch_size == 1
-        return DataLoader(self.train, self.batch_size, sampler=sampler, drop_last=drop, collate_fn=_as_is)
+        # a generator of its own: making an iterator must not draw from the state that a resumed run has to repeat
+        return DataLoader(
+            self.train, self.batch_size, sampler=sampler, drop_last=drop, collate_fn=_as_is, generator=torch.Generator()
+        )
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """In the order of the rows."""
-        return DataLoader(self.val, self.batch_size, collate_fn=_as_is)
+        return DataLoader(self.val, self.batch_size, collate_fn=_as_is, generator=torch.Generator())
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment training batches where they are used, on the device."""

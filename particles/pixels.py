@@ -7,8 +7,8 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image
 
+from provenance.errors import UserError
 from provenance.files import replacing
-from provenance.settings import UserError
 
 Fit = Literal["keep", "squash", "native"]
 FITS: tuple[str, ...] = get_args(Fit)

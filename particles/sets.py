@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from particles.pack import PackSettings, pack, pack_key
+from particles.packing import PackSettings, pack, pack_key
 from particles.pixels import PixelStore
 from particles.sources.digits import Digits, Mnist
 from particles.sources.folder import Folder
@@ -17,9 +17,9 @@ from particles.sources.source import Source
 from particles.sources.synthetic import Synthetic
 from particles.splits import assign
 from particles.table import read_parquet
+from provenance.errors import UserError
 from provenance.files import read_json
 from provenance.run import RunSettings
-from provenance.settings import UserError
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,13 @@ def open_set(settings: DataSettings, common: RunSettings, say: Callable[[str], N
         f / "pixels" / f"{n:05d}.npy" for f, info in zip(folders, infos, strict=True) for n in range(info["shards"])
     ]
     table = assign(pd.concat(tables, ignore_index=True), settings.held_out, settings.use_labels)
+    pixels = PixelStore(shards)
+    if sum(len(t) for t in tables) != len(pixels):
+        raise UserError(f"{folders[0]}: its table and its pixels differ in length; delete the folder and run again")
     return ParticleSet(
         name=_run_name(settings, infos),
         table=table,
-        pixels=PixelStore(shards),
+        pixels=pixels,
         fingerprint=_run_fingerprint(settings, infos),
         folder=folders[0],
         oriented=infos[0]["oriented"],
@@ -121,8 +124,8 @@ def _packed(data: str, settings: DataSettings, common: RunSettings, say: Callabl
     """The folder of a packed set: the given one, or one packed now or before from a source."""
     path = Path(data).expanduser()
     if data not in NAMED and (path / "set.json").is_file():
-        say(f"data: {path} is a packed set")
-        return path
+        say(f"data: {path} is a packed set; size, fit and corrections are those it was packed with")
+        return path.resolve()
     source = find_source(data, settings, common.seed, say)
     folder = common.work / "packed" / f"{source.name}-{pack_key(source, settings.pack)}"
     if not (folder / "set.json").exists():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from provenance.settings import UserError
+from provenance.errors import UserError
 
 TEST_SHARE = 0.2
 VAL_SHARE = 0.1
@@ -44,9 +44,11 @@ def assign(table: pd.DataFrame, held_out: Sequence[str] = (), use_labels: bool =
     rows = table.assign(position=np.arange(len(table)))
     if not use_labels:
         rows = rows.assign(label=pd.NA, role="core")
-    labels_only = not (rows["role"] == "core").any()  # asked before the held-out ones make a core
+    labels_only = use_labels and not (rows["role"] == "core").any()  # asked before the held-out ones make a core
     rows = _without_training_on(held_out, _with_splits(rows))
     known = _known_classes(rows)
+    if held_out and labels_only and not known:
+        raise UserError("--held-out names every class: nothing is left to learn from; hold out fewer")
     if labels_only:
         rows.loc[rows["split"] == "test", "role"] = "core"
     rows.loc[rows["role"] == "core", "label"] = pd.NA
@@ -83,9 +85,11 @@ def _without_training_on(held_out: Sequence[str], rows: pd.DataFrame) -> pd.Data
 
 
 def _known_classes(rows: pd.DataFrame) -> list[str]:
-    counts = rows.loc[rows["role"] == "labeled", "label"].value_counts()
+    labeled = rows[rows["role"] == "labeled"]
+    counts = labeled["label"].value_counts()
+    trained = labeled.loc[labeled["split"] == "train", "label"].value_counts()
     for name, count in counts.items():
-        if count < SMALLEST_CLASS:
+        if count < SMALLEST_CLASS or name not in trained:  # of a handful, the hash may send none to train
             raise UserError(
                 f"class '{name}' has {count} particle(s), at least {SMALLEST_CLASS} are needed: add crops, "
                 f"take its folder out, or leave it out with --held-out {name}"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from particles.scalars import SCALARS
+from provenance.errors import UserError
 from provenance.files import replacing
-from provenance.settings import UserError
 
 TEXT, WHOLE, REAL = "string", "Int64", "Float64"
 

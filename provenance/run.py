@@ -13,8 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from provenance.errors import UserError
 from provenance.files import read_json, write_json
-from provenance.settings import UserError, plain
+from provenance.settings import plain
 
 PROJECT = Path(__file__).resolve().parent.parent
 

@@ -10,13 +10,10 @@ from typing import Any, TypeVar
 
 import tyro
 
+from provenance.errors import UserError
 from provenance.files import read_json
 
 S = TypeVar("S")
-
-
-class UserError(Exception):
-    """Something the user can mend: the message names the culprit and the way out, on one line."""
 
 
 def plain(settings: Any) -> dict[str, Any]:
@@ -84,7 +81,7 @@ def replayed(cls: type[S], run: Path) -> S:
     """The settings that the run in folder `run` was started with."""
     try:
         return from_plain(cls, read_json(run / "config.json"))
-    except (OSError, ValueError, TypeError) as error:
+    except (UserError, OSError, TypeError) as error:
         raise UserError(f"{run}: no readable config.json to replay ({error}); give the folder of a run") from error
 
 
@@ -95,11 +92,11 @@ def entry(cls: type[S], main: Callable[[S], Any]) -> None:
     except UserError as error:
         sys.exit(_complain(str(error)))
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        sys.exit(_complain(f"the disk is full ({error.filename or 'while writing'}): free space and run again"))
+        full = error.errno == errno.ENOSPC
+        way_out = "free space and run again" if full else "check that the path exists and can be read and written"
+        sys.exit(_complain(f"{error.filename or 'while writing'}: {error.strerror or error}; {way_out}"))
     except KeyboardInterrupt:
-        print("stopped; finished parts are kept, run the same command again to go on", file=sys.stderr)
+        print("stopped; what is finished is kept; go on with a training by --resume RUN", file=sys.stderr)
         sys.exit(130)
 
 

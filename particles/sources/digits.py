@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from particles.table import empty_rows
-from provenance.settings import UserError
+from provenance.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from particles.sources.source import BadCrop
 from particles.table import empty_rows
-from provenance.settings import UserError
+from provenance.errors import UserError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 LARGEST_SIDE = 8192
@@ -68,8 +68,12 @@ class Folder:
         if not self.root.is_dir():
             raise UserError(f"{self.root}: no such folder")
         inside = self.root.resolve()
-        found = (p for p in self.root.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        found = (p for p in self.root.rglob("*") if p.suffix.lower() in SUFFIXES and not self._hidden(p))
         return sorted(p for p in found if p.is_file() and p.resolve().is_relative_to(inside))
+
+    def _hidden(self, path: Path) -> bool:
+        """Thumbnails and the like of other programs are no particles."""
+        return any(part.startswith(".") for part in path.relative_to(self.root).parts)
 
 
 def _ids(relative: list[Path]) -> list[str]:

@@ -17,11 +17,11 @@ from encoders.encode import inference
 from encoders.fit import FitSettings, SeedEachStep
 from encoders.pretrain import pretrain
 from particles.loader import as_input
-from particles.pack import PackSettings
+from particles.packing import PackSettings
 from particles.sets import DataSettings, ParticleSet, open_set
+from provenance.errors import UserError
 from provenance.files import read_json
 from provenance.run import Run, RunSettings
-from provenance.settings import UserError
 
 DATA = DataSettings(n_per_class=8, n_core=40, n_per_kind=1, pack=PackSettings(size=16, scalars=False))
 FIT = FitSettings(epochs=2, batch_size=16, precision="32")

@@ -3,7 +3,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from clustering.groups import NOISE, GroupSettings, dbscan, hdbscan_groups, kmeans, knee_eps
-from provenance.settings import UserError
+from provenance.errors import UserError
 
 FAR = np.array([[100.0, 0.0], [0.0, 100.0], [-100.0, -100.0]])
 FEW = GroupSettings(min_samples=5, min_cluster_size=20)

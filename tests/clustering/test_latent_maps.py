@@ -4,7 +4,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from clustering.maps import MapSettings, reduced, tsne_map, umap_map
-from provenance.settings import UserError
+from provenance.errors import UserError
 
 SETTINGS = MapSettings(neighbors=15, perplexity=15)
 

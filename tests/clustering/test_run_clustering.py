@@ -13,8 +13,8 @@ from particles.latents import Latents
 from particles.pixels import PixelStore
 from particles.sets import ParticleSet
 from particles.table import read_parquet
+from provenance.errors import UserError
 from provenance.run import Run, RunSettings, started
-from provenance.settings import UserError
 
 N_KNOWN, N_CORE = 60, 120
 STRANGE = (5, 50, 100)

@@ -11,7 +11,7 @@ from encoders.classifier import ClassifierTraining, load_classifier
 from encoders.fit import read_checkpoint
 from encoders.resnet import ResNet18Trunk
 from encoders.warm_start import warm_start
-from provenance.settings import UserError
+from provenance.errors import UserError
 
 GARBAGE = {
     "empty": b"",

@@ -8,7 +8,7 @@ from encoders.classifier import ClassifierTraining
 from encoders.encode import encode_classifier, inference
 from encoders.pretrain import balanced_weights
 from particles.loader import as_input
-from particles.pack import PackSettings
+from particles.packing import PackSettings
 from particles.sets import DataSettings, ParticleSet, open_set
 from provenance.run import RunSettings
 

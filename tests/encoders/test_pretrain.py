@@ -11,10 +11,10 @@ from encoders.encode import encode_classifier
 from encoders.fit import FitSettings, SeedEachStep, loaders
 from encoders.pretrain import pretrain
 from particles.latents import read_latents
-from particles.pack import PackSettings
+from particles.packing import PackSettings
 from particles.sets import DataSettings, ParticleSet, open_set
+from provenance.errors import UserError
 from provenance.run import Run, RunSettings
-from provenance.settings import UserError
 
 DATA = DataSettings(n_per_class=10, n_core=20, n_per_kind=1, pack=PackSettings(size=16, scalars=False))
 HOW = FitSettings(epochs=2, batch_size=16, precision="32")

@@ -10,9 +10,10 @@ import pytest
 
 from clustering import run as clustering
 from experiments import encode, find_outliers, mnist_held_out, pretrain_classifier, train_ae, train_vae
-from particles.pack import PackSettings
+from particles.packing import PackSettings
 from particles.sets import DataSettings
-from provenance.settings import UserError, entry
+from provenance.errors import UserError
+from provenance.settings import entry
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 QUICK = PackSettings(size=16, scalars=False)

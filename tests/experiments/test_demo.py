@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,10 +23,10 @@ from provenance.settings import parse
 
 LATENTS = ("classifier", "ae", "vae", "planar-vae")
 N_CORE, N_STRANGE = 120, 10
-FLAGS = (
+FLAGS = shlex.split(
     "--n-per-class 12 --n-core 120 --n-per-kind 1 --size 16 --epochs 1 --pretrain-epochs 1 --latent-dim 4 "
     "--batch-size 64 --precision 32 --no-tsne --no-scalars --trees 30"
-).split()
+)
 
 
 @pytest.fixture(scope="module")

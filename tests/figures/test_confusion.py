@@ -29,9 +29,7 @@ def test_a_name_that_is_no_class_is_refused() -> None:
         confusion(TRUTH, GUESS, ["a", "b"])
 
 
-@pytest.mark.parametrize(
-    "classes", [["a", "b", "c"], ["a", "b", "c", "a class with a very long name <b> $x$"]]
-)
+@pytest.mark.parametrize("classes", [["a", "b", "c"], ["a", "b", "c", "a class with a very long name <b> $x$"]])
 def test_it_is_drawn_alike_twice(classes: list[str], tmp_path: Path) -> None:
     first = draw_confusion(pd.Series(TRUTH), pd.Series(GUESS), classes, tmp_path / "a.png", "t")
     second = draw_confusion(TRUTH, GUESS, classes, tmp_path / "b.png", "t")

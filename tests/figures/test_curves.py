@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from figures.curves import dimensions, draw_curves, panels_of
-from provenance.settings import UserError
+from provenance.errors import UserError
 
 
 def metrics(epochs: int, kind: str) -> pd.DataFrame:
@@ -14,9 +14,7 @@ def metrics(epochs: int, kind: str) -> pd.DataFrame:
     frame = pd.DataFrame({"epoch": range(epochs), "train_loss": 40 * fall + 1, "val_loss": 42 * fall + 2})
     if kind == "classifier":
         return frame.assign(train_accuracy=1 - fall / 2, val_accuracy=1 - fall / 2, seconds=1.0)
-    frame = frame.assign(
-        train_reconstruction=fall, val_reconstruction=fall, train_kl=0.0, val_kl=0.0, active_units=3.0
-    )
+    frame = frame.assign(train_reconstruction=fall, val_reconstruction=fall, train_kl=0.0, val_kl=0.0, active_units=3.0)
     if kind == "vae":
         dims = {f"kl_dim_{d:02d}": fall * d for d in range(12)}
         frame = frame.assign(train_kl=fall, val_kl=fall, kl_weight=1 - fall, **dims)

@@ -85,9 +85,7 @@ def test_the_drawn_bar_and_the_drawn_crop_are_true_to_the_px(tmp_path: Path) -> 
 
 def test_cards_join_by_id_and_carry_their_scale(table: pd.DataFrame, pixels: PixelStore) -> None:
     ids = ["p7", "p2"]
-    cards = cards_of(
-        table, pixels, ids, lines={"p7": ["strange"]}, ranks={"p7": 1}, marks={"p2": "true outlier"}
-    )
+    cards = cards_of(table, pixels, ids, lines={"p7": ["strange"]}, ranks={"p7": 1}, marks={"p2": "true outlier"})
     assert [card.title for card in cards] == ids
     assert (cards[0].image == pixels[[22]][0]).all()
     assert cards[0].um_per_packed_px == pytest.approx(0.25 / 0.8)
@@ -105,12 +103,8 @@ def test_reasons_that_latents_share_stand_once() -> None:
     assert [short_reasons(nothing) for nothing in ("", None, pd.NA)] == [(), (), ()]
 
 
-def test_the_outlier_sheet_frames_the_true_ones(
-    table: pd.DataFrame, pixels: PixelStore, tmp_path: Path
-) -> None:
-    ranked = pd.DataFrame(
-        {"particle_id": table["particle_id"], "rank": np.arange(1, 31), "reasons": [None, ""] * 15}
-    )
+def test_the_outlier_sheet_frames_the_true_ones(table: pd.DataFrame, pixels: PixelStore, tmp_path: Path) -> None:
+    ranked = pd.DataFrame({"particle_id": table["particle_id"], "rank": np.arange(1, 31), "reasons": [None, ""] * 15})
     path = draw_outliers(ranked, table, pixels, tmp_path / "o.png", "Strangest", n=3, columns=3)
     drawn = np.asarray(Image.open(path).convert("RGB")).astype(int)
     green = (np.abs(drawn - [0, 158, 115]).max(axis=2) < 3).any(axis=0)

@@ -67,9 +67,7 @@ def test_noise_lies_below_the_clusters(tmp_path: Path) -> None:
 def test_the_strangest_is_solid_even_in_a_crowd(tmp_path: Path) -> None:
     xy = np.concatenate([np.zeros((300, 2)), [[-9.0, -9.0], [9.0, 9.0]]])
     score = np.concatenate([[1.0], np.zeros(299), [0.0, 0.0]])
-    drawn = np.asarray(
-        Image.open(draw_map(xy, score, tmp_path / "m.png", "t", "score", top=1)).convert("RGB")
-    )
+    drawn = np.asarray(Image.open(draw_map(xy, score, tmp_path / "m.png", "t", "score", top=1)).convert("RGB"))
     dot = drawn[44 + style.heading_height(None) + 480, 44 + 480].astype(int)
     assert np.abs(dot - 255 * np.array(style.score_colors()(1.0)[:3])).max() <= 2
 

@@ -55,9 +55,7 @@ def test_elision_leaves_what_fits() -> None:
 
 def test_fitted_and_wrapped_text_is_never_too_wide() -> None:
     assert style.text_width(style.fitted(LONG, 200, 7, mono=True), 7, mono=True) <= 200
-    lines = style.wrapped(
-        f"far from its nearest neighbors and also {LONG} and more words here", 200, 7, most=3
-    )
+    lines = style.wrapped(f"far from its nearest neighbors and also {LONG} and more words here", 200, 7, most=3)
     assert len(lines) == 3
     assert max(style.text_width(line, 7) for line in lines) <= 200
     assert lines[-1].endswith("…")

@@ -9,7 +9,7 @@ import pytest
 from particles.sources.digits import Digits, Mnist
 from particles.splits import assign
 from particles.table import validated
-from provenance.settings import UserError
+from provenance.errors import UserError
 
 
 def test_scikit_digits_are_all_there() -> None:

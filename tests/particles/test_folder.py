@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from particles.pack import PackSettings, pack
+from particles.packing import PackSettings, pack
 from particles.sources.folder import Folder, read_grey
 from particles.sources.source import BadCrop
 from particles.table import read_parquet, validated
+from provenance.errors import UserError
 from provenance.files import read_json
-from provenance.settings import UserError
 
 GREYS = np.array([[0, 1, 127, 128], [200, 254, 255, 10], [90, 91, 92, 93]], np.uint8)
 

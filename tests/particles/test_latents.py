@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from particles.latents import INDEX_COLUMNS, Latents, read_latents
-from provenance.settings import UserError
+from provenance.errors import UserError
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from particles import pack as packing
-from particles.pack import PackSettings, pack, pack_key
+from particles import packing
+from particles.packing import PackSettings, pack, pack_key
 from particles.pixels import PixelStore
 from particles.sources.source import BadCrop
 from particles.table import empty_rows, read_parquet
+from provenance.errors import UserError
 from provenance.files import read_json
-from provenance.settings import UserError
 
 QUICK = PackSettings(scalars=False)
 

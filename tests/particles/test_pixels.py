@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from particles.pixels import FITS, PixelStore, fit_square, mean_corrected, write_shard
-from provenance.settings import UserError
+from provenance.errors import UserError
 
 SHARDS = (3, 0, 5, 1)
 

@@ -322,9 +322,7 @@ def test_a_mask_that_covers_everything(shape):
 
 
 @settings(max_examples=150, deadline=None)
-@given(
-    hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 255))
-)
+@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 255)))
 def test_any_crop_gives_all_values_without_a_warning(crop):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

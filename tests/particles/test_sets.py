@@ -9,15 +9,15 @@ import pytest
 from PIL import Image
 
 from particles import sets
-from particles.pack import PackSettings
+from particles.packing import PackSettings
 from particles.pixels import fit_square
 from particles.segment import background_level
 from particles.sets import DataSettings, ParticleSet, find_source, open_set
 from particles.sources.digits import Digits, Mnist
 from particles.sources.folder import Folder
 from particles.sources.synthetic import Synthetic
+from provenance.errors import UserError
 from provenance.run import RunSettings
-from provenance.settings import UserError
 
 TinySet = Callable[[str, Mapping[str, int]], Path]
 QUICK = PackSettings(size=16, scalars=False)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from particles.splits import SMALLEST_CLASS, assign, hash_share
 from particles.table import empty_rows, validated
-from provenance.settings import UserError
+from provenance.errors import UserError
 
 KNOWN_SHARES = [0.8965991978568164, 0.1375481839028423, 0.9250342078836913]
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from particles.table import ROW_COLUMNS, empty_rows, read_parquet, validated, write_parquet
-from provenance.settings import UserError
+from provenance.errors import UserError
 
 
 def rows(n: int = 3) -> pd.DataFrame:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from provenance import run as runs
+from provenance.errors import UserError
 from provenance.run import TRAINED_BY, Run, RunSettings, find, resumed, started
-from provenance.settings import UserError
 
 HERE = {"name": "lake", "fingerprint": "f00d", "path": "lake"}
 ELSEWHERE = {"name": "sea", "fingerprint": "beef", "path": "sea"}

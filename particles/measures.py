@@ -1,0 +1,35 @@
+"""The 34 scalars as vectors that can be compared: each brought to a standard normal by its ranks."""
+
+import numpy as np
+import pandas as pd
+from sklearn.preprocessing import QuantileTransformer
+
+from particles.scalars import SCALARS
+
+_CLIP = 3.0  # standard deviations; a rank transform puts the extremes of a finite sample at infinity
+
+
+def has_scalars(table: pd.DataFrame) -> bool:
+    """Whether a set was packed with its scalars."""
+    return bool(table[list(SCALARS)].notna().any().any())
+
+
+def normalized_scalars(table: pd.DataFrame, fit: np.ndarray | pd.Series) -> np.ndarray:
+    """Scalars through the quantiles of some of the rows, so that areas and angles weigh alike.
+
+    Args:
+        table: N rows with the scalar columns.
+        fit: (N,) bool, the rows whose quantiles are taken.
+
+    Returns:
+        (N, 34) float32 in [-3, 3]; 0, the median, where a scalar is missing or the same for all.
+    """
+    values = table[list(SCALARS)].to_numpy(dtype=np.float64, na_value=np.nan)
+    values[~np.isfinite(values)] = np.nan
+    sample = values[np.asarray(fit, dtype=bool)]
+    middle = np.nan_to_num([np.median(c[np.isfinite(c)]) if np.isfinite(c).any() else 0.0 for c in sample.T])
+    values, sample = (np.where(np.isnan(v), middle, v) for v in (values, sample))
+    transform = QuantileTransformer(n_quantiles=min(500, len(sample)), output_distribution="normal", random_state=0)
+    normal = np.clip(transform.fit(sample).transform(values), -_CLIP, _CLIP)
+    normal[:, np.ptp(sample, axis=0) == 0] = 0.0
+    return normal.astype(np.float32)
