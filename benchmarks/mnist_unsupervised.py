@@ -30,7 +30,7 @@ class Settings:
     """One training each."""
     model: AutoencoderSettings = field(
         default_factory=lambda: AutoencoderSettings(
-            latent_dim=16, likelihood="bernoulli", from_scratch=True, fit=FitSettings(epochs=4)
+            latent_dim=16, likelihood="bernoulli", from_scratch=True, fit=FitSettings(epochs=4, batch_size=128)
         )
     )
     """The autoencoder."""

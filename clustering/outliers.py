@@ -1,5 +1,6 @@
 """How strange is each particle? One column a score, higher = stranger, and one consensus over all of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,19 @@ WORDS = {
     "neg_elbo": "improbable",
 }
 """What a score says, in a reader's words."""
+
+LATENT_WEIGHT = {"classifier": 1.0, "scalars": 1.0, "ae": 0.25, "vae": 0.25, "planar-vae": 0.25}
+SCORE_WEIGHT = {
+    "knn": 1.0,
+    "mahalanobis": 0.5,
+    "isolation_forest": 0.25,
+    "hdbscan": 0.1,
+    "reconstruction": 0.25,
+    "kl": 0.1,
+    "neg_elbo": 0.1,
+}
+"""How much a view and a score count in the consensus, by what they found on synthetic cores of seeds that no result is
+reported on (docs/architecture.md, "The consensus")."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +136,8 @@ def consensus(scores: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """One rank over all scores of all latents.
 
     Each score's rarity r becomes a surprise, -log10(1 - r), so that a particle in the top thousandth of one score
-    counts more than one in the top third of many (Fisher's way to combine p-values). Latents count alike, however
-    many scores they have.
+    counts more than one in the top third of many (Fisher's way to combine p-values); the consensus is the weighted
+    mean of the surprises.
 
     Args:
         scores: for each latent a frame with `particle_id` and one column per score.
@@ -134,14 +148,19 @@ def consensus(scores: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """
     ids = next(iter(scores.values()))["particle_id"].reset_index(drop=True)
     rarities = pd.concat([_rarities(latent, frame, ids) for latent, frame in scores.items()], axis=1)
-    surprise = -np.log10(1 - rarities)
-    by_latent = [surprise[[c for c in surprise if c.startswith(f"{latent}.")]].mean(axis=1) for latent in scores]
-    score = pd.concat(by_latent, axis=1).mean(axis=1)
+    weights = np.array([_weight(name) for name in rarities])
+    shares = -np.log10(1 - rarities.to_numpy()) * weights / weights.sum()  # (N, scores), in what each contributes
     result = pd.concat([ids, rarities], axis=1)
-    result["score"] = score
-    result["rank"] = ranks(score.to_numpy())
-    result["reasons"] = [reasons(row) for row in rarities.to_dict("records")]
+    result["score"] = shares.sum(axis=1)
+    result["rank"] = ranks(result["score"].to_numpy())
+    columns = list(rarities)
+    result["reasons"] = [reasons(columns, r, s) for r, s in zip(rarities.to_numpy(), shares, strict=True)]
     return result
+
+
+def _weight(column: str) -> float:
+    latent, score = column.split(".")
+    return LATENT_WEIGHT.get(latent, 1.0) * SCORE_WEIGHT[score]
 
 
 def _rarities(latent: str, frame: pd.DataFrame, ids: pd.Series) -> pd.DataFrame:
@@ -157,15 +176,18 @@ def ranks(score: np.ndarray) -> np.ndarray:
     return rank
 
 
-def reasons(rarities: dict[str, float], most: int = 3) -> str:
-    """The scores that put a particle where it is, strongest first, in plain words.
+def reasons(columns: Sequence[str], rarities: np.ndarray, shares: np.ndarray, most: int = 3) -> str:
+    """The scores that put a particle where it is, the largest contribution first, in plain words.
 
     Args:
-        rarities: `<latent>.<score>` -> share of the core that is less strange.
+        columns: `<latent>.<score>` names, one a score.
+        rarities: (scores,) share of the core that is less strange.
+        shares: (scores,) what each score contributes to the consensus.
         most: how many reasons.
     """
-    strongest = sorted(rarities.items(), key=lambda item: -item[1])[:most]
-    return "; ".join(f"{WORDS[name.split('.')[1]]} ({name.split('.')[0]}, {_top(value)})" for name, value in strongest)
+    strongest = np.argsort(-shares, kind="stable")[:most]
+    named = ((*columns[i].split("."), rarities[i]) for i in strongest)
+    return "; ".join(f"{WORDS[score]} ({latent}, {_top(value)})" for latent, score, value in named)
 
 
 def _top(value: float) -> str:

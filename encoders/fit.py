@@ -32,7 +32,7 @@ class FitSettings:
 
     epochs: int = 8
     """Passes over the training rows."""
-    batch_size: int = 128
+    batch_size: int = 64
     """Images a step."""
     lr: float = 1e-3
     """Peak learning rate of AdamW's one cycle."""

@@ -10,7 +10,7 @@ from encoders.classifier import ClassifierTraining
 from encoders.encode import encode_classifier
 from encoders.fit import FitSettings, fit, loaders, open_run
 from particles.loader import class_numbers
-from particles.measures import has_scalars, normalized_scalars
+from particles.measures import SCALE_FREE, has_scalars, normalized_scalars
 from particles.sets import ParticleSet
 from provenance.errors import UserError
 from provenance.files import write_json
@@ -22,7 +22,7 @@ class ClassifierSettings:
     """What the classifier learns besides its classes."""
 
     learn_measures: bool = True
-    """Learn to read the 34 scalars off the image too, of labeled and core particles."""
+    """Learn to read the scale-free FlowCam scalars off the image too, of labeled and core particles."""
 
 
 def pretrain(
@@ -68,9 +68,9 @@ def pretrain(
 
 
 def _measures(particles: ParticleSet) -> np.ndarray:
-    """(positions in the store, 34): normalized by the quantiles of what may be learned from."""
+    """(positions in the store, M): normalized by the quantiles of what may be learned from."""
     rows = particles.table
-    by_row = normalized_scalars(rows, rows["split"] == "train")
+    by_row = normalized_scalars(rows, rows["split"] == "train", SCALE_FREE)
     by_position = np.zeros((len(particles.pixels), by_row.shape[1]), np.float32)
     by_position[rows["position"].to_numpy()] = by_row
     return by_position

@@ -19,7 +19,9 @@ from provenance.run import Run, RunSettings, started
 from provenance.settings import entry
 
 _DIGITS = DataSettings(data="mnist", held_out=("2", "6"), pack=PackSettings(scalars=False))
-_MODEL = AutoencoderSettings(latent_dim=16, likelihood="bernoulli", kl_warmup=1.0, fit=FitSettings(epochs=4))
+_MODEL = AutoencoderSettings(
+    latent_dim=16, likelihood="bernoulli", kl_warmup=1.0, fit=FitSettings(epochs=4, batch_size=128)
+)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,17 @@
 """The 34 scalars as vectors that can be compared: each brought to a standard normal by its ranks."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from sklearn.preprocessing import QuantileTransformer
 
 from particles.scalars import SCALARS
+
+COMPARED = tuple(name for name, unit in SCALARS.items() if unit != "deg")
+"""Scalars that say what a particle is; the Feret angles say only how it lay in the flow cell."""
+SCALE_FREE = tuple(name for name, unit in SCALARS.items() if unit in ("", "grey") and name != "Sum Intensity")
+"""Scalars that can be read off an image whose size in px says nothing, turned by any angle."""
 
 _CLIP = 3.0  # standard deviations; a rank transform puts the extremes of a finite sample at infinity
 
@@ -14,17 +21,18 @@ def has_scalars(table: pd.DataFrame) -> bool:
     return bool(table[list(SCALARS)].notna().any().any())
 
 
-def normalized_scalars(table: pd.DataFrame, fit: np.ndarray | pd.Series) -> np.ndarray:
+def normalized_scalars(table: pd.DataFrame, fit: np.ndarray | pd.Series, names: Sequence[str] = COMPARED) -> np.ndarray:
     """Scalars through the quantiles of some of the rows, so that areas and angles weigh alike.
 
     Args:
         table: N rows with the scalar columns.
         fit: (N,) bool, the rows whose quantiles are taken.
+        names: M of the scalars.
 
     Returns:
-        (N, 34) float32 in [-3, 3]; 0, the median, where a scalar is missing or the same for all.
+        (N, M) float32 in [-3, 3]; 0, the median, where a scalar is missing or the same for all.
     """
-    values = table[list(SCALARS)].to_numpy(dtype=np.float64, na_value=np.nan)
+    values = table[list(names)].to_numpy(dtype=np.float64, na_value=np.nan)
     values[~np.isfinite(values)] = np.nan
     sample = values[np.asarray(fit, dtype=bool)]
     middle = np.nan_to_num([np.median(c[np.isfinite(c)]) if np.isfinite(c).any() else 0.0 for c in sample.T])

@@ -38,11 +38,11 @@ class DataSettings:
     """Where data lies: default $NUNATAK_DATA, else data/."""
     um_per_px: float | None = None
     """Scale of the crops of a folder in µm per px (FlowCam 20x: 0.2752); without it sizes are in px."""
-    n_per_class: int = 300
+    n_per_class: int = Synthetic.n_per_class
     """Synthetic: labeled particles of each class."""
-    n_core: int = 4000
+    n_core: int = Synthetic.n_core
     """Synthetic: particles of the unlabeled core."""
-    n_per_kind: int = 8
+    n_per_kind: int = Synthetic.n_per_kind
     """Synthetic: planted outliers of each kind within the core; 0 for a core without outliers."""
     pack: PackSettings = field(default_factory=PackSettings)
     """How crops become squares."""

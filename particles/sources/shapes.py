@@ -190,10 +190,10 @@ def _body(depth: Floats, inner: Floats, blur: float = 0.0) -> Body:
 
 def dust(rng: np.random.Generator, size: float) -> Body:
     """Mineral dust: grains with dark rims, opaque specks, pale flakes, clumps of clay."""
-    habit = rng.choice(4, p=[0.66, 0.2, 0.1, 0.04])
+    habit = rng.choice(4, p=[0.7, 0.18, 0.09, 0.03])
     if habit == 3:
         return _clump(rng, size)
-    corners = _ngon(rng, int(rng.integers(5, 10)), float(np.exp(abs(rng.normal(0, 0.28)))), jitter=0.32)
+    corners = _ngon(rng, int(rng.integers(5, 10)), float(np.exp(abs(rng.normal(0, 0.24)))), jitter=0.24)
     grid = stage(rng, size, corners)
     across = float(np.ptp(corners, axis=0).min()) * grid.scale
     # Bumps of 0.055 of the width; 0.03 is taken off so that few reach over the crop's edge.
@@ -227,8 +227,8 @@ def _mineral(grid: Stage, rng: np.random.Generator, across: float, strength: flo
 def _clump(rng: np.random.Generator, size: float) -> Body:
     """An aggregate: a few overlapping lumps, rough, with a mottled grey to dark inside."""
     n = int(rng.integers(3, 7))
-    centers = rng.normal(0, 0.15, (n, 2)) * np.array([1.0, rng.uniform(0.4, 1.0)])
-    radii = rng.uniform(0.16, 0.36, n)
+    centers = rng.normal(0, 0.11, (n, 2)) * np.array([1.0, rng.uniform(0.4, 1.0)])
+    radii = rng.uniform(0.2, 0.36, n)
     grid = stage(rng, size, np.concatenate([centers - radii[:, None], centers + radii[:, None]]))
     depth = _discs(grid, centers, radii) + grid.noise(rng, max(size / 9, 3.0)) * np.float32(0.03 * size)
     depth += grid.noise(rng, 2.6) * np.float32(0.5) - np.float32(0.012 * size)

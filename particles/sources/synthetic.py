@@ -17,7 +17,7 @@ CLASSES = tuple(CLASS_SHAPES)
 KINDS = tuple(KIND_SHAPES)
 UM_PER_PX = 0.2752
 # Raise it with every change of the drawing: packed sets of another version must not be taken for this one.
-VERSION = 2
+VERSION = 3
 
 # Longer side of the crop: median in px, sigma of its logarithm, least and most px.
 SIZES = {
@@ -68,9 +68,9 @@ class Synthetic:
 
     seed: int = 0
     """Chooses another core of the same kind."""
-    n_per_class: int = 300
+    n_per_class: int = 500
     """Labeled particles of each of the seven classes."""
-    n_core: int = 4000
+    n_core: int = 3000
     """Unlabeled particles, the planted ones among them."""
     n_per_kind: int = 8
     """Planted outliers of each kind."""
