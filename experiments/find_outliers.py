@@ -8,6 +8,7 @@ from typing import Any
 
 from autoencoders.train import AutoencoderSettings, train_autoencoder
 from clustering.run import ClusteringSettings, run_clustering
+from encoders.fit import FitSettings
 from encoders.pretrain import ClassifierSettings, pretrain
 from figures.draw import draw_all
 from particles.sets import DataSettings, ParticleSet, open_set
@@ -15,6 +16,8 @@ from provenance.errors import UserError
 from provenance.files import write_json
 from provenance.run import Run, RunSettings, started
 from provenance.settings import entry
+
+_MODEL = AutoencoderSettings(fit=FitSettings(epochs=3))
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Settings:
     """Which particles."""
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
     """What the classifier learns."""
-    model: AutoencoderSettings = field(default_factory=AutoencoderSettings)
+    model: AutoencoderSettings = _MODEL
     """Autoencoders and training."""
     clustering: ClusteringSettings = field(default_factory=ClusteringSettings)
     """Groups, maps, scores."""
