@@ -26,12 +26,12 @@ WORDS = {
 }
 """What a score says, in a reader's words."""
 
-LATENT_WEIGHT = {"classifier": 1.0, "scalars": 1.0, "ae": 0.25, "vae": 0.25, "planar-vae": 0.25}
+LATENT_WEIGHT = {"classifier": 1.0, "scalars": 1.0, "ae": 0.02, "vae": 0.02, "planar-vae": 0.02}
 SCORE_WEIGHT = {
     "knn": 1.0,
     "mahalanobis": 0.5,
     "isolation_forest": 0.25,
-    "hdbscan": 0.1,
+    "hdbscan": 0.05,
     "reconstruction": 0.25,
     "kl": 0.1,
     "neg_elbo": 0.1,
@@ -44,7 +44,7 @@ reported on (docs/architecture.md, "The consensus")."""
 class OutlierSettings:
     """Outlier scores."""
 
-    k: int = 10
+    k: int = 20
     """Neighbors whose mean distance is the kNN score."""
     trees: int = 200
     """Trees of the isolation forest."""

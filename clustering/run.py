@@ -12,6 +12,7 @@ from clustering.maps import MapSettings, tsne_map, umap_map
 from clustering.metrics import best_cluster, group_metrics, outlier_metrics
 from clustering.outliers import OutlierSettings, consensus, latent_scores, ranks
 from particles.latents import Latents, read_latents
+from particles.measures import has_scalars, normalized_scalars
 from particles.sets import DataSettings, ParticleSet, open_set
 from particles.table import read_parquet, write_parquet
 from provenance.errors import UserError
@@ -98,7 +99,7 @@ def run_clustering(
             done.append(run)
             bars.advance(bar)
     with started("consensus", settings, common, particles.identity, done) as run:
-        _write_consensus(run, done, particles)
+        _write_consensus(run, done, particles, kept, how.outliers, common.seed)
     _show([*done, run])
     return done, run
 
@@ -198,12 +199,26 @@ def _metrics(
     return by_method
 
 
-def _write_consensus(run: Run, done: Sequence[Run], particles: ParticleSet) -> None:
+def _write_consensus(
+    run: Run, done: Sequence[Run], particles: ParticleSet, kept: pd.Series, how: OutlierSettings, seed: int
+) -> None:
     frames = {r.kind.removeprefix("clusters-"): read_parquet(r.path / "outliers.parquet") for r in done}
-    ranked = consensus({name: frame.drop(columns=["score", "rank"]) for name, frame in frames.items()})
+    views = {name: frame.drop(columns=["score", "rank"]) for name, frame in frames.items()}
+    if has_scalars(particles.table):
+        views["scalars"] = _scalar_scores(particles.table, kept, how, seed)
+    ranked = consensus(views)
     truth = particles.table.set_index("particle_id").loc[ranked["particle_id"], "is_outlier"].reset_index(drop=True)
     write_parquet(ranked, run.path / "outliers.parquet")
     write_json(run.path / "metrics.json", outlier_metrics(truth, ranked["score"].to_numpy()))
+
+
+def _scalar_scores(table: pd.DataFrame, kept: pd.Series, how: OutlierSettings, seed: int) -> pd.DataFrame:
+    """The measured scalars as one more view of the core: no network, nothing learned."""
+    is_core = table["particle_id"].isin(kept)
+    is_reference = (table["role"] == "labeled") & (table["split"] == "train")
+    vectors = Latents(normalized_scalars(table, is_core | is_reference), table)
+    core, reference = vectors.where(is_core), vectors.where(is_reference)
+    return pd.concat([core.index[["particle_id"]], latent_scores(core, reference, how, seed)], axis=1)
 
 
 def _show(runs: Sequence[Run]) -> None:

@@ -17,7 +17,7 @@ CLASSES = tuple(CLASS_SHAPES)
 KINDS = tuple(KIND_SHAPES)
 UM_PER_PX = 0.2752
 # Raise it with every change of the drawing: packed sets of another version must not be taken for this one.
-VERSION = 3
+VERSION = 4
 
 # Longer side of the crop: median in px, sigma of its logarithm, least and most px.
 SIZES = {
@@ -30,7 +30,7 @@ SIZES = {
     "cont": (105.0, 0.45, 35.0, 260.0),
 }
 # Share of the core that each class but dust takes; dust takes what is left.
-SHARES = {"camp": 0.02, "grim": 0.02, "corylus": 0.01, "qrob": 0.0075, "qsub": 0.0075, "cont": 0.015}
+SHARES = {"camp": 0.01, "grim": 0.01, "corylus": 0.006, "qrob": 0.004, "qsub": 0.004, "cont": 0.008}
 # Mean relative darkness of a dust crop, and of a planted one: median and sigma of its logarithm.
 TONE = (0.165, 0.34)
 # Planted particles are not drawn from the smallest part of the core's sizes, where no eye tells a kind.

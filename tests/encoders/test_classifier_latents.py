@@ -4,7 +4,7 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 import encoders.encode
-from encoders.classifier import ClassifierTraining
+from encoders.classifier import MEASURE_WEIGHT, ClassifierTraining
 from encoders.encode import encode_classifier, inference
 from encoders.pretrain import balanced_weights
 from particles.loader import as_input
@@ -48,14 +48,16 @@ def test_rare_classes_count_as_much_as_common_ones(monkeypatch: pytest.MonkeyPat
     training = ClassifierTraining(["a", "b"], balanced_weights(targets, 2).tolist(), lr=1e-3, size=16)
     logged: dict[str, float] = {}
     monkeypatch.setattr(training, "log_dict", lambda values, **_: logged.update(values))
-    logits = torch.randn(10, 2, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(training.net, "forward", lambda x: logits)
-    batch = {"x": torch.zeros(10, 1, 16, 16), "y": torch.from_numpy(targets)}
+    logits = torch.randn(12, 2, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(training.net.trunk, "forward", lambda x: logits)
+    monkeypatch.setattr(training.net.head, "forward", lambda features: features)
+    # two core particles without a label, which must not count
+    batch = {"x": torch.zeros(12, 1, 16, 16), "y": torch.from_numpy(np.append(targets, [-1, -1]))}
     loss = training.training_step(batch, 0)
-    nll = -logits.log_softmax(1)[torch.arange(10), batch["y"]]
+    nll = -logits.log_softmax(1)[torch.arange(10), batch["y"][:10]]
     assert float(loss) == pytest.approx(float((nll[:9].mean() + nll[9]) / 2), rel=1e-5)
     assert float(logged["train_loss"]) == pytest.approx(float(loss))
-    right = (logits.argmax(1) == batch["y"]).float().mean()
+    right = (logits[:10].argmax(1) == batch["y"][:10]).float().mean()
     assert float(logged["train_accuracy"]) == pytest.approx(float(right))
 
 
@@ -114,3 +116,20 @@ def test_encoding_is_repeatable_and_leaves_the_model_as_it_was(
     assert first.z.tobytes() == second.z.tobytes()
     assert model.training
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+def test_measures_are_learned_from_unlabeled_images_too() -> None:
+    """The loss of a batch without any label is the weighted squared error of the measures alone."""
+    torch.manual_seed(0)
+    training = ClassifierTraining(["a", "b"], [1.0, 1.0], lr=1e-3, size=16, n_measures=3)
+    training.log = training.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
+    training.eval()
+    x, wanted = torch.rand(4, 1, 16, 16), torch.randn(4, 3)
+    loss = training.training_step({"x": x, "y": torch.full((4,), -1), "measures": wanted}, 0)
+    read = training.net.measure(training.net.trunk(x))
+    assert float(loss.detach()) == pytest.approx(
+        MEASURE_WEIGHT * float(((read - wanted) ** 2).mean().detach()), rel=1e-5
+    )
+    loss.backward()
+    assert training.net.trunk.net.conv1.weight.grad.abs().max() > 0
+    assert training.net.head.weight.grad is None or not training.net.head.weight.grad.any()

@@ -99,15 +99,16 @@ def test_impossible_settings_are_refused(settings: dict[str, int], message: str)
 
 
 def test_counts_roles_and_labels() -> None:
-    rows = Synthetic().rows()
+    source = Synthetic()
+    rows = source.rows()
     labeled, core = rows[rows["role"] == "labeled"], rows[rows["role"] == "core"]
-    assert labeled["label"].value_counts().to_dict() == dict.fromkeys(CLASSES, 300)
+    assert labeled["label"].value_counts().to_dict() == dict.fromkeys(CLASSES, source.n_per_class)
     assert (labeled["label"] == labeled["truth"]).all()
-    assert len(core) == 4000
+    assert len(core) == source.n_core
     assert core["label"].isna().all()
     counts = core["truth"].value_counts()
-    assert {kind: counts[kind] for kind in KINDS} == dict.fromkeys(KINDS, 8)
-    assert 0.87 < counts["dust"] / len(core) < 0.93
+    assert {kind: counts[kind] for kind in KINDS} == dict.fromkeys(KINDS, source.n_per_kind)
+    assert 0.9 < counts["dust"] / len(core) < 0.95
     assert set(counts.index) == set(CLASSES) | set(KINDS)
 
 
@@ -147,7 +148,7 @@ def test_place_and_key_do_not_tell_the_planted_ones(seed: int) -> None:
     for column in (core["image"], number, core["bag"], core["top_cm"], core["repeat"]):
         assert 0.4 < roc_auc_score(planted, column.astype(float)) < 0.6
     # Uniform over the list: no tenth of it is empty of planted particles or full of them.
-    tenths = np.add.reduceat(planted.to_numpy(), np.arange(0, 4000, 400))
+    tenths = np.add.reduceat(planted.to_numpy(), np.arange(0, len(core), len(core) // 10))
     assert tenths.min() >= 1
     assert tenths.max() <= 20
 
