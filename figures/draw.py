@@ -112,7 +112,7 @@ def _training_pictures(run: Run, folder: Path, particles: ParticleSet) -> list[P
         images, shown = np.load(run.path / "reconstructions.npy", allow_pickle=False)
         ids = read_json(run.path / "reconstructions.json")
         path, title = folder / f"reconstructions-{run.kind}.png", f"Reconstructions: {run.kind}"
-        drawn.append(draw_reconstructions(images, shown, ids, path, title, "validation particles the model never saw"))
+        drawn.append(draw_reconstructions(images, shown, ids, path, title, "validation particles, never trained on"))
     if run.kind == "classifier":
         drawn += _confusion(run, folder, particles.classes)
     return drawn
