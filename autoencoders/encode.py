@@ -9,7 +9,7 @@ from encoders.encode import batches, device_of, index_of, inference
 from particles.latents import Latents
 from particles.sets import ParticleSet
 
-ELBO_DRAWS = 2
+ELBO_DRAWS = 1
 """Draws of z for each image's ELBO: the same noise for every image, so that rows do not depend on their company."""
 
 

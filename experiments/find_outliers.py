@@ -17,7 +17,7 @@ from provenance.files import write_json
 from provenance.run import Run, RunSettings, started
 from provenance.settings import entry
 
-_MODEL = AutoencoderSettings(fit=FitSettings(epochs=3))
+_MODEL = AutoencoderSettings(kl_warmup=1.0, fit=FitSettings(epochs=2))
 
 
 @dataclass(frozen=True)

@@ -68,9 +68,9 @@ class Synthetic:
 
     seed: int = 0
     """Chooses another core of the same kind."""
-    n_per_class: int = 500
+    n_per_class: int = 400
     """Labeled particles of each of the seven classes."""
-    n_core: int = 3000
+    n_core: int = 2400
     """Unlabeled particles, the planted ones among them."""
     n_per_kind: int = 8
     """Planted outliers of each kind."""

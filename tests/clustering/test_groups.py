@@ -18,6 +18,22 @@ def blobs() -> tuple[np.ndarray, np.ndarray]:
     return centers[truth] + rng.uniform(-1, 1, size=(240, 2)), truth
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"n_clusters": 0}, "--n-clusters 0: give at least 1"),
+        ({"min_samples": 0}, "--min-samples 0: give at least 1"),
+        ({"min_cluster_size": 1}, "--min-cluster-size 1: give at least 2"),
+        ({"eps": 0.0}, r"--eps 0\.0: give a radius above 0, or none for the knee of the curve"),
+        ({"eps": -1.0}, r"--eps -1\.0: give a radius above 0, or none for the knee of the curve"),
+    ],
+)
+def test_nonsense_is_refused(wrong: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}$"):
+        GroupSettings(**wrong)  # type: ignore[arg-type]
+    assert GroupSettings(n_clusters=1, min_samples=1, min_cluster_size=2, eps=1e-9).min_cluster_size == 2
+
+
 def test_kmeans_finds_planted_blobs(blobs: tuple[np.ndarray, np.ndarray]) -> None:
     xy, truth = blobs
     labels = kmeans(xy, 4, seed=0)

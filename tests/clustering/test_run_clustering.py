@@ -8,9 +8,12 @@ from sklearn.metrics import roc_auc_score
 
 from clustering.groups import GroupSettings
 from clustering.maps import MapSettings
+from clustering.outliers import knn_distance, rarity
 from clustering.run import ClusteringSettings, find_latents, run_clustering
 from particles.latents import Latents
+from particles.measures import normalized_scalars
 from particles.pixels import PixelStore
+from particles.scalars import SCALARS
 from particles.sets import ParticleSet
 from particles.table import read_parquet
 from provenance.errors import UserError
@@ -36,7 +39,17 @@ def table(labels: bool = True) -> pd.DataFrame:
     known = rows["role"] == "labeled"
     rows["label"] = rows["truth"].where(known & labels)
     rows["is_outlier"] = (rows["truth"] == "stranger").astype("boolean").mask(known)
-    return rows.assign(position=np.arange(len(rows)))
+    nothing = pd.array([pd.NA] * len(rows), dtype="Float64")
+    return rows.assign(position=np.arange(len(rows)), **dict.fromkeys(SCALARS, nothing))
+
+
+def measured(particles: ParticleSet) -> ParticleSet:
+    """The same set, packed with scalars; the strangers stand out by them."""
+    rng = np.random.default_rng(9)
+    values = rng.normal(size=(len(particles.table), len(SCALARS)))
+    values[(particles.table["truth"] == "stranger").to_numpy()] += 6
+    columns = pd.DataFrame(values, columns=list(SCALARS), dtype="Float64")
+    return replace(particles, table=particles.table.assign(**columns))
 
 
 def particle_set(tmp_path: Path, labels: bool = True) -> ParticleSet:
@@ -87,6 +100,29 @@ def test_planted_strangers_come_first_and_blobs_are_found(tmp_path: Path) -> Non
     truth = particles.table.set_index("particle_id").loc[everything.index, "is_outlier"].to_numpy(dtype=bool)
     assert consensus.results["auroc"] == pytest.approx(roc_auc_score(truth, everything["score"]))
     assert consensus.info["parents"] == [run.name for run in clustered]
+    assert not [name for name in everything if name.startswith("scalars.")], "packed without scalars"
+
+
+def test_scalars_are_one_more_view_of_the_consensus(tmp_path: Path) -> None:
+    particles, common = measured(particle_set(tmp_path)), RunSettings(work_dir=tmp_path)
+    runs = [latent_run("vae", particles, common, 0)]
+    _, consensus = run_clustering(particles, runs, HOW, HOW, common)
+    ranked = read_parquet(consensus.path / "outliers.parquet").set_index("particle_id")
+    own = [name for name in ranked if name.startswith("scalars.")]
+    assert own == ["scalars.knn", "scalars.mahalanobis", "scalars.isolation_forest"]
+    rows = particles.table
+    core, reference = rows["role"] == "core", (rows["role"] == "labeled") & (rows["split"] == "train")
+    vectors = normalized_scalars(rows, core | reference)
+    neighbors = knn_distance(vectors[core], np.concatenate([vectors[core], vectors[reference]]), HOW.outliers.k)
+    np.testing.assert_allclose(ranked.loc[rows.loc[core, "particle_id"], "scalars.knn"], rarity(neighbors))
+    strangers = [f"c{i}" for i in STRANGE]
+    assert set(ranked["scalars.knn"].nlargest(3).index) == set(strangers)
+    assert ranked.loc[strangers, "reasons"].str.contains("(scalars, ", regex=False).all()
+    classifier = latent_run("classifier", particles, common, 1)
+    _, some = run_clustering(particles, runs, HOW, replace(HOW, drop_class=("pollen",)), common)
+    index = read_parquet(classifier.path / "index.parquet")
+    kept = index[(index["role"] == "core") & (index["predicted"] == "dust")]["particle_id"]
+    assert set(read_parquet(some.path / "outliers.parquet")["particle_id"]) == set(kept)
 
 
 def test_a_set_without_labels_has_no_classifier_and_no_truth_to_be_judged_by(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from scipy.spatial.distance import cdist
 from sklearn.covariance import LedoitWolf
 
 from clustering.outliers import (
+    LATENT_WEIGHT,
+    SCORE_WEIGHT,
     WORDS,
     OutlierSettings,
     consensus,
@@ -129,7 +131,7 @@ def test_latent_scores_compare_with_the_reference_too() -> None:
     assert among["knn"][100:].max() < alone["knn"][100:].min() / 5
     empty = Latents(z[:0], nowhere.index[:0])
     np.testing.assert_allclose(
-        latent_scores(latents(z), empty, OutlierSettings(), seed=0)["knn"], knn_distance(z, z, 10)
+        latent_scores(latents(z), empty, OutlierSettings(), seed=0)["knn"], knn_distance(z, z, 20)
     )
 
 
@@ -160,21 +162,52 @@ def frames(n: int = 40) -> dict[str, pd.DataFrame]:
     return {"vae": vae, "planar-vae": flow}
 
 
-def test_consensus_is_the_mean_surprise_with_latents_counting_alike() -> None:
+def surprise(score: pd.Series) -> np.ndarray:
+    """What the consensus sees of a score without ties, counted anew: 0.3 in the middle, log10(2 N) at the top."""
+    values = score.to_numpy()
+    below = (values[:, None] > values[None, :]).sum(axis=1)
+    return -np.log10(1 - (below + 0.5) / len(values))
+
+
+def test_consensus_is_the_weighted_mean_surprise() -> None:
     scores = frames()
     result = consensus(scores)
-    surprise = {
-        (latent, name): -np.log10(1 - rarity(frame[name].to_numpy()))
-        for latent, frame in scores.items()
-        for name in frame.columns[1:]
-    }
-    vae = (surprise["vae", "knn"] + surprise["vae", "neg_elbo"]) / 2
-    np.testing.assert_allclose(result["score"], (vae + surprise["planar-vae", "knn"]) / 2)
+    columns = {(latent, name): frame[name] for latent, frame in scores.items() for name in frame.columns[1:]}
+    weights = [LATENT_WEIGHT[latent] * SCORE_WEIGHT[name] for latent, name in columns]
+    expected = np.average([surprise(score) for score in columns.values()], axis=0, weights=weights)
+    np.testing.assert_allclose(result["score"], expected)
+    assert len(set(weights)) > 1
+    assert result["score"].max() == pytest.approx(np.log10(2 * 40)), "weights sum to 1: most is all scores at the top"
     assert list(result.columns) == [
         "particle_id", "vae.knn", "vae.neg_elbo", "planar-vae.knn", "score", "rank", "reasons",
     ]  # fmt: skip
     assert result.loc[result["rank"] == 1, "particle_id"].tolist() == ["p7"]
     assert sorted(result["rank"]) == list(range(1, 41))
+
+
+def test_an_unknown_latent_counts_fully() -> None:
+    scores = {"mine": frames()["planar-vae"], "vae": frames()["vae"].drop(columns="neg_elbo")}
+    mine, vae = (surprise(frame["knn"]) for frame in scores.values())
+    np.testing.assert_allclose(consensus(scores)["score"], (1.0 * mine + 0.02 * vae) / 1.02)
+
+
+def test_a_particle_extreme_in_one_heavy_score_comes_before_one_extreme_in_all_light_ones() -> None:
+    rng = np.random.default_rng(11)
+    ids = [f"p{i}" for i in range(200)]
+    light = {
+        latent: pd.DataFrame({"particle_id": ids} | {name: rng.random(200) for name in ("knn", "hdbscan", "kl")})
+        for latent in ("ae", "vae", "planar-vae")
+    }
+    for frame in light.values():
+        frame.loc[3, frame.columns[1:]] = 99.0  # p3
+    heavy = pd.DataFrame({"particle_id": ids, "knn": rng.random(200)})
+    heavy.loc[7, "knn"], heavy.loc[3, "knn"] = 99.0, 0.5  # p7
+    result = consensus(light | {"classifier": heavy}).set_index("particle_id")
+    assert result.loc["p7", "rank"] == 1
+    assert result.loc["p3", "rank"] > 1
+    assert result.loc["p7", "reasons"].startswith("far from its nearest neighbors (classifier, top 0.25 %)")
+    ae = result.filter(like="ae.")
+    assert (ae.loc["p3"] > ae.loc["p7"]).all()
 
 
 def test_consensus_joins_by_id_not_by_position() -> None:
@@ -202,10 +235,27 @@ def test_one_extreme_score_counts_more_than_many_mild_ones() -> None:
     assert result["score"].iloc[[0, 999]].min() > result["score"].iloc[500] * 2
 
 
-def test_reasons_name_the_strongest_scores_in_words() -> None:
-    text = reasons({"vae.knn": 0.5, "planar-vae.neg_elbo": 0.999, "ae.reconstruction": 0.97, "vae.kl": 0.2}, most=2)
-    assert text == "improbable (planar-vae, top 0.1 %); badly reconstructed (ae, top 3 %)"
-    assert reasons({"vae.kl": 0.6}) == "costly to encode (vae, top 40 %)"
+def test_reasons_name_the_largest_contributions_in_words() -> None:
+    columns = ["vae.knn", "planar-vae.neg_elbo", "ae.reconstruction", "scalars.mahalanobis"]
+    rarities, shares = np.array([0.5, 0.999, 0.97, 0.85]), np.array([0.1, 0.02, 0.05, 0.3])
+    text = reasons(columns, rarities, shares, most=2)
+    assert text == "far from every known class (scalars, top 15 %); far from its nearest neighbors (vae, top 50 %)"
+    assert reasons(columns, rarities, shares) == text + "; badly reconstructed (ae, top 3 %)"
+    assert reasons(columns, rarities, shares, most=9).endswith("; improbable (planar-vae, top 0.1 %)")
+    assert reasons(["vae.kl"], np.array([0.6]), np.array([0.0])) == "costly to encode (vae, top 40 %)"
+
+
+def test_reasons_of_the_consensus_go_by_weighted_surprise() -> None:
+    scores = frames()
+    result = consensus(scores | {"classifier": scores["vae"].assign(neg_elbo=scores["vae"]["knn"])})
+    for _, row in result.iterrows():
+        columns = [name for name in result.columns if "." in name]
+        weights = [LATENT_WEIGHT[c.split(".")[0]] * SCORE_WEIGHT[c.split(".")[1]] for c in columns]
+        parts = {c: -w * np.log10(1 - row[c]) for c, w in zip(columns, weights, strict=True)}
+        first = max(parts, key=lambda c: parts[c])
+        latent, score = first.split(".")
+        assert row["reasons"].startswith(f"{WORDS[score]} ({latent}, top ")
+        assert row["reasons"].count(";") == 2
 
 
 def test_reasons_of_a_planted_particle_name_its_score() -> None:
@@ -220,4 +270,4 @@ def test_every_score_has_words() -> None:
     z = points(40)
     losses = {name: np.zeros(40) for name in ("reconstruction", "kl", "neg_elbo")}
     scores = latent_scores(latents(z, **losses), latents(z[:0]), OutlierSettings(trees=5), seed=0)
-    assert set(scores) | {"hdbscan"} == set(WORDS)
+    assert set(scores) | {"hdbscan"} == set(WORDS) == set(SCORE_WEIGHT)

@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
@@ -6,17 +8,22 @@ import pandas as pd
 import pytest
 import torch
 
+from encoders import pretrain as module
 from encoders.classifier import load_classifier
 from encoders.encode import encode_classifier
 from encoders.fit import FitSettings, SeedEachStep, loaders
-from encoders.pretrain import pretrain
+from encoders.pretrain import ClassifierSettings, pretrain
 from particles.latents import read_latents
+from particles.loader import ParticleData
+from particles.measures import SCALE_FREE, normalized_scalars
 from particles.packing import PackSettings
+from particles.scalars import SCALARS
 from particles.sets import DataSettings, ParticleSet, open_set
 from provenance.errors import UserError
 from provenance.run import Run, RunSettings
 
-DATA = DataSettings(n_per_class=10, n_core=20, n_per_kind=1, pack=PackSettings(size=16, scalars=False))
+DATA = DataSettings(n_per_class=10, n_core=20, n_per_kind=1, pack=PackSettings(size=16))
+CLASSES_ALONE = ClassifierSettings(learn_measures=False)
 HOW = FitSettings(epochs=2, batch_size=16, precision="32")
 
 
@@ -34,10 +41,15 @@ def particles(common: RunSettings) -> ParticleSet:
     return open_set(DATA, common, say=lambda _: None)
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["classes alone", "measures too"])
+def what(request: pytest.FixtureRequest) -> ClassifierSettings:
+    return ClassifierSettings(learn_measures=request.param)
+
+
 @pytest.fixture(scope="module")
-def straight(particles: ParticleSet, common: RunSettings) -> Run:
+def straight(particles: ParticleSet, what: ClassifierSettings, common: RunSettings) -> Run:
     torch.manual_seed(1)  # whatever was drawn before in this process must not matter
-    return pretrain(particles, DATA, HOW, common)
+    return pretrain(particles, DATA, what, HOW, common)
 
 
 def curves(run: Run) -> pd.DataFrame:
@@ -51,13 +63,20 @@ def assert_same_results(one: Run, other: Run) -> None:
     pd.testing.assert_frame_equal(curves(one), curves(other), check_exact=True)
 
 
-def test_the_same_seed_gives_the_same_bytes(straight: Run, particles: ParticleSet, common: RunSettings) -> None:
+def test_the_same_seed_gives_the_same_bytes(
+    straight: Run, particles: ParticleSet, what: ClassifierSettings, common: RunSettings
+) -> None:
     torch.manual_seed(2)
-    assert_same_results(straight, pretrain(particles, DATA, HOW, common))
+    assert_same_results(straight, pretrain(particles, DATA, what, HOW, common))
+    assert ("train_measure_error" in curves(straight)) == what.learn_measures
 
 
 def test_a_killed_run_resumes_and_ends_where_an_unbroken_one_does(
-    straight: Run, particles: ParticleSet, common: RunSettings, monkeypatch: pytest.MonkeyPatch
+    straight: Run,
+    particles: ParticleSet,
+    what: ClassifierSettings,
+    common: RunSettings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     original = SeedEachStep.on_train_batch_end
 
@@ -69,14 +88,14 @@ def test_a_killed_run_resumes_and_ends_where_an_unbroken_one_does(
     torch.manual_seed(3)
     monkeypatch.setattr(SeedEachStep, "on_train_batch_end", killed)
     with pytest.raises(KilledError):
-        pretrain(particles, DATA, HOW, common)
+        pretrain(particles, DATA, what, HOW, common)
     monkeypatch.undo()
     broken = Run(max((common.work / "runs" / "classifier").iterdir()))
     assert broken.info["status"] == "failed"
     assert len(curves(broken)) == 1
     assert not (broken.path / "z.npy").exists()
-    how = FitSettings(epochs=2, batch_size=16, precision="32", resume=broken.path)
-    resumed = pretrain(particles, DATA, how, common)
+    torch.manual_seed(4)
+    resumed = pretrain(particles, DATA, what, replace(HOW, resume=broken.path), common)
     assert resumed.path == broken.path
     assert resumed.info["status"] == "finished"
     assert_same_results(straight, resumed)
@@ -106,12 +125,12 @@ def test_resume_refuses_another_kind_or_other_data(
         particles.name, particles.table, particles.pixels, "other", particles.folder, particles.oriented
     )
     with pytest.raises(UserError, match="not a run of kind 'classifier' on this data"):
-        pretrain(other, DATA, FitSettings(resume=straight.path), common)
+        pretrain(other, DATA, CLASSES_ALONE, FitSettings(resume=straight.path), common)
     elsewhere = tmp_path / "runs" / "vae" / straight.path.name
     elsewhere.mkdir(parents=True)
     (elsewhere / "run.json").write_bytes((straight.path / "run.json").read_bytes())
     with pytest.raises(UserError, match="not a run of kind 'classifier'"):
-        pretrain(particles, DATA, FitSettings(resume=elsewhere), common)
+        pretrain(particles, DATA, CLASSES_ALONE, FitSettings(resume=elsewhere), common)
 
 
 def test_one_class_is_too_few(particles: ParticleSet, common: RunSettings) -> None:
@@ -119,7 +138,82 @@ def test_one_class_is_too_few(particles: ParticleSet, common: RunSettings) -> No
     single = rows[(rows["role"] == "core") | (rows["label"] == "dust").fillna(False)]
     few = ParticleSet("few", single, particles.pixels, "few", particles.folder, particles.oriented)
     with pytest.raises(UserError, match=r"two labeled classes, there are 1.*--from-scratch"):
-        pretrain(few, DATA, HOW, common)
+        pretrain(few, DATA, ClassifierSettings(), HOW, common)
+
+
+class StoppedError(Exception):
+    """Stands for what would come next."""
+
+
+@pytest.fixture
+def handed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[torch.nn.Module, ParticleData]]]:
+    """The model and the batches that a training would have begun with."""
+    begun: list[tuple[torch.nn.Module, ParticleData]] = []
+
+    def fit(model: torch.nn.Module, data: ParticleData, *rest: object, **named: object) -> None:
+        begun.append((model, data))
+        raise StoppedError
+
+    monkeypatch.setattr(module, "fit", fit)
+    yield begun
+    assert len(begun) == 1
+
+
+def test_measures_are_learned_of_labeled_and_core_particles(
+    particles: ParticleSet, common: RunSettings, handed: list[tuple[torch.nn.Module, ParticleData]]
+) -> None:
+    order = np.random.default_rng(0).permutation(len(particles.table))
+    rows = particles.table.iloc[order].reset_index(drop=True)  # so that a row's number is not its place in the store
+    with pytest.raises(StoppedError):
+        pretrain(replace(particles, table=rows), DATA, ClassifierSettings(), HOW, common)
+    model, data = handed[0]
+    train = rows[rows["split"] == "train"]
+    assert data.train.positions.tolist() == train["position"].tolist()
+    assert set(train["role"]) == {"labeled", "core"}
+    known = train["role"] == "labeled"
+    wanted = np.where(known, np.searchsorted(particles.classes, train["label"].fillna("")), -1)
+    assert data.train.targets.tolist() == wanted.tolist()
+    expected = normalized_scalars(train, np.ones(len(train), bool), SCALE_FREE)
+    np.testing.assert_allclose(data.train.measures, expected, atol=1e-6)
+    assert expected.std(axis=0).max() > 0.9
+    assert model.net.measure.out_features == len(SCALE_FREE)
+    val = rows[(rows["split"] == "val") & (rows["role"] == "labeled")]
+    assert data.val.positions.tolist() == val["position"].tolist(), "a core particle has no class to be judged by"
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_without_scalars_or_unasked_classes_are_learned_alone(
+    particles: ParticleSet, common: RunSettings, handed: list[tuple[torch.nn.Module, ParticleData]], asked: bool
+) -> None:
+    rows = particles.table
+    if asked:
+        rows = rows.assign(**dict.fromkeys(SCALARS, pd.array([pd.NA] * len(rows), dtype="Float64")))
+    with pytest.raises(StoppedError):
+        pretrain(replace(particles, table=rows), DATA, ClassifierSettings(learn_measures=asked), HOW, common)
+    model, data = handed[0]
+    assert model.net.measure is None
+    labeled = rows[(rows["role"] == "labeled") & (rows["split"] == "train")]
+    assert data.train.positions.tolist() == labeled["position"].tolist()
+    assert data.train.targets.min() == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"epochs": 0}, "--epochs 0: give at least 1"),
+        ({"batch_size": 1}, "--batch-size 1: give at least 2"),
+        ({"lr": 0.0}, r"--lr 0\.0: give a number above 0"),
+        ({"lr": -1e-3}, r"--lr -0\.001: give a number above 0"),
+    ],
+)
+def test_nonsense_is_refused_before_anything_is_read(wrong: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}$"):
+        FitSettings(**wrong)
+
+
+def test_the_least_that_makes_sense_is_taken() -> None:
+    assert FitSettings(epochs=1, batch_size=2, lr=1e-9).epochs == 1
+    assert FitSettings().batch_size == 64
 
 
 def test_too_few_particles_to_train_on(particles: ParticleSet) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from particles.loader import (
+    Batch,
     EpochSampler,
     ParticleData,
     PixelData,
@@ -65,8 +66,11 @@ def test_a_batch_holds_what_was_asked_for(store: PixelStore) -> None:
     batch = PixelData(store, positions, targets).__getitems__([3, 0, 2])
     np.testing.assert_array_equal(batch["x"][:, 0].mul(255).round().numpy(), store[[140, 299, 7]])
     assert batch["y"].tolist() == [-1, 4, 6]
-    assert batch["row"].tolist() == [3, 0, 2]
+    assert batch["measures"].shape == (3, 0)
     assert PixelData(store, positions).__getitems__([1])["y"].tolist() == [-1]
+    measures = np.arange(8, dtype=np.float32).reshape(4, 2)
+    batch = PixelData(store, positions, targets, measures).__getitems__([3, 0, 2])
+    assert batch["measures"].tolist() == [[6, 7], [0, 1], [4, 5]]
 
 
 def test_in_batches_walks_in_order(store: PixelStore) -> None:
@@ -81,21 +85,26 @@ def data(store: PixelStore, n: int, batch_size: int) -> ParticleData:
     return ParticleData(rows, rows, batch_size, seed=3, augment="none")
 
 
+def rows_of(batch: Batch) -> list[int]:
+    """The store marks each of its images in a corner."""
+    return batch["x"][:, 0, 0, 0].mul(255).round().int().tolist()
+
+
 @pytest.mark.parametrize(
     ("n", "sizes"), [(1, [1]), (4, [4]), (5, [4]), (6, [4, 2]), (8, [4, 4]), (9, [4, 4]), (3, [3])]
 )
 def test_only_a_last_batch_of_one_is_dropped(store: PixelStore, n: int, sizes: list[int]) -> None:
     assert [len(batch["x"]) for batch in data(store, n, 4).train_dataloader()] == sizes
-    everything = torch.cat([batch["row"] for batch in data(store, n, 4).val_dataloader()])
-    assert everything.tolist() == list(range(n)), "validation drops nothing and keeps the order"
+    everything = [row for batch in data(store, n, 4).val_dataloader() for row in rows_of(batch)]
+    assert everything == list(range(n)), "validation drops nothing and keeps the order"
 
 
 def test_training_follows_the_sampler(store: PixelStore) -> None:
     loader = data(store, 20, 8).train_dataloader()
-    seen = [row for batch in loader for row in batch["row"].tolist()]
+    seen = [row for batch in loader for row in rows_of(batch)]
     assert seen == order(20, 3, 0)
     loader.sampler.set_epoch(1)  # type: ignore[attr-defined]
-    assert [row for batch in loader for row in batch["row"].tolist()] == order(20, 3, 1)
+    assert [row for batch in loader for row in rows_of(batch)] == order(20, 3, 1)
 
 
 SQUARE = np.arange(16, dtype=np.float32).reshape(4, 4)

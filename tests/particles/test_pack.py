@@ -11,13 +11,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from particles import pack as command
 from particles import packing
 from particles.packing import PackSettings, pack, pack_key
 from particles.pixels import PixelStore
+from particles.sets import DataSettings, open_set
 from particles.sources.source import BadCrop
 from particles.table import empty_rows, read_parquet
 from provenance.errors import UserError
 from provenance.files import read_json
+from provenance.run import RunSettings
 
 QUICK = PackSettings(scalars=False)
 
@@ -250,6 +253,21 @@ def test_nothing_is_left_over(tmp_path: Path, small_parts: None) -> None:
 def test_no_rows_no_set(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="made: no particles found"):
         pack(Made(n=0), tmp_path, QUICK, silent)
+
+
+def test_the_command_packs_a_folder_for_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "lake").mkdir()
+    for i, (_, row) in enumerate(Made().rows().iloc[4:10].iterrows()):
+        Image.fromarray(Made().read(row)).save(tmp_path / "lake" / f"{i}.png")
+    data = DataSettings(data=str(tmp_path / "lake"), pack=PackSettings(size=12, fit="native", scalars=False))
+    command.main(command.Settings(out=tmp_path / "packed", data=data))
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "packed")
+    packed = open_set(DataSettings(data=str(tmp_path / "packed")), RunSettings(), silent)
+    assert (packed.name, packed.pixels.size, len(packed.table)) == ("lake", 12, 6)
+    assert packed.folder == (tmp_path / "packed").resolve()
+    crop = np.asarray(Image.open(tmp_path / "lake" / "2.png"))
+    top = (12 - crop.shape[0]) // 2
+    np.testing.assert_array_equal(packed.pixels[[2]][0][top : top + crop.shape[0], 1:10], crop)
 
 
 def test_pillow_agrees_with_the_store(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_packed_set_is_recognized(tiny_set: TinySet, monkeypatch: pytest.Monke
     said: list[str] = []
     again = open_set(DataSettings(data=str(first.folder)), RunSettings(), said.append)
     assert (again.fingerprint, again.name, len(again.table)) == (first.fingerprint, "lake", 6)
-    assert said == [f"data: {first.folder} is a packed set"]
+    assert said == [f"data: {first.folder} is a packed set; size, fit and corrections are those it was packed with"]
 
 
 def test_a_core_is_searched_not_learned_from(tiny_set: TinySet) -> None:
@@ -156,10 +156,25 @@ def test_a_run_with_other_roles_has_another_fingerprint(tiny_set: TinySet) -> No
     ]
     assert len({run.fingerprint for run in runs}) == len(runs)
     assert len({run.name for run in runs}) == 4, "hidden labels do not change the name"
-    twice = [opened(known, held_out=names).fingerprint for names in (("ash", "dust"), ("dust", "ash"))]
+    twice = [opened(known, core, held_out=names).fingerprint for names in (("ash", "dust"), ("dust", "ash"))]
     assert twice[0] == twice[1], "the order of the flags is no matter"
     assert runs[2].classes == ["dust"]
     assert runs[4].classes == []
+
+
+def test_a_set_of_labels_alone_keeps_a_class_to_learn_from(tiny_set: TinySet) -> None:
+    known, core = tiny_set("known", {"ash": 8, "dust": 8}), tiny_set("core", {"": 4})
+    with pytest.raises(UserError, match="--held-out names every class: .* hold out fewer"):
+        opened(known, held_out=("ash", "dust"))
+    assert opened(known, core, held_out=("ash", "dust")).classes == []
+
+
+def test_no_data_is_not_the_folder_one_stands_in(
+    tiny_set: TinySet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tiny_set("lake", {"ash": 6}))
+    with pytest.raises(UserError, match="^--data"):
+        opened("")
 
 
 def test_cut_pixels_are_named(tiny_set: TinySet) -> None:

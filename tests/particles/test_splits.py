@@ -166,6 +166,34 @@ def test_an_unknown_held_out_class_is_named(rows: pd.DataFrame, has: str) -> Non
         assign(rows, held_out=["banana"])
 
 
+def test_a_class_that_the_hash_keeps_out_of_train_is_refused() -> None:
+    names = np.array([f"q{i}" for i in range(200)])
+    rows = table({"dust": 50, "camp": 6})
+    rows.loc[rows["label"] == "camp", "particle_id"] = names[hash_share(names.tolist(), "split") < 0.3][:6]
+    with pytest.raises(UserError, match="class 'camp' has 6 particle.*--held-out camp"):
+        assign(rows)
+    rows.loc[55, "particle_id"] = names[hash_share(names.tolist(), "split") >= 0.3][0]
+    assert (assign(rows)["split"].iloc[50:] == "train").tolist() == [False] * 5 + [True]
+
+
+def test_holding_out_every_class_needs_a_core() -> None:
+    with pytest.raises(UserError, match="--held-out names every class: nothing is left to learn from"):
+        assign(table({"dust": 50, "camp": 50}), held_out=["camp", "dust"])
+    rows = assign(table({"dust": 50, "camp": 50}, [None] * 20), held_out=["camp", "dust"])
+    assert set(rows["role"]) == {"core"}
+
+
+def trained_on(rows: pd.DataFrame, split: str | None) -> set[str]:
+    """Classes with a training particle, by the rules of the split as they are written down."""
+    labeled = rows[rows["role"] == "labeled"]
+    names = labeled["particle_id"].tolist()
+    in_train = {
+        None: hash_share(names, "split") >= 0.3,
+        "train": hash_share(names, "val") >= 0.1,
+    }.get(split, np.zeros(len(names), bool))
+    return set(labeled.loc[in_train, "label"])
+
+
 NAMES = st.sampled_from(["dust", "camp", "grim"])
 CORES = st.lists(st.sampled_from(["dust", "camp", "diatom", None]), max_size=12)
 
@@ -182,6 +210,11 @@ def test_nothing_learns_from_what_is_held_out(
 ) -> None:
     held_out = data.draw(st.lists(st.sampled_from(sorted(labeled)), unique=True))
     given_rows = table(labeled, core, split)
+    known = set(labeled) - set(held_out)
+    if (not core and not known) or known - trained_on(given_rows, split):
+        with pytest.raises(UserError, match="names every class" if not known else "are needed"):
+            assign(given_rows, held_out)
+        return
     rows = assign(given_rows, held_out)
     hidden = ids(given_rows[(given_rows["role"] == "labeled") & given_rows["truth"].isin(held_out)])
     seen = rows[rows["split"].isin(["train", "val"])]
@@ -193,7 +226,6 @@ def test_nothing_learns_from_what_is_held_out(
     assert rows["split"].isin(["train", "val", "test"]).all()
     assert ids(given_rows) - ids(rows) <= hidden, "nobody else is dropped"
     assert ((rows["role"] == "labeled") == rows["label"].notna()).all()
-    known = set(labeled) - set(held_out)
     known_ids = ids(given_rows[(given_rows["role"] == "labeled") & given_rows["truth"].isin(known)])
     mine = rows[rows["particle_id"].isin(known_ids)]
     plays_core = (mine["split"] == "test") & (not core)

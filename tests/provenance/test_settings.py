@@ -192,6 +192,26 @@ def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert (code, err) == (2, "error: z.npy: No space left on device; free space and run again\n")
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            PermissionError(errno.EACCES, "Permission denied", "runs/vae"),
+            "runs/vae: Permission denied; check that the path exists and can be read and written",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory", "set.json"),
+            "set.json: No such file or directory; check that the path exists and can be read and written",
+        ),
+        (OSError("bad\nmagic"), "while writing: bad magic; check that the path exists and can be read and written"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_line(
+    error: OSError, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ends(error, monkeypatch, capsys) == (2, f"error: {line}\n")
+
+
 def test_control_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     code, err = ends(KeyboardInterrupt(), monkeypatch, capsys)
     assert code == 130
