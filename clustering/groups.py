@@ -30,7 +30,7 @@ class GroupSettings:
         for name, bound in least.items():
             if getattr(self, name) is not None and getattr(self, name) < bound:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: give at least {bound}")
-        if self.eps is not None and self.eps <= 0:
+        if self.eps is not None and not 0 < self.eps < float("inf"):
             raise UserError(f"--eps {self.eps}: give a radius above 0, or none for the knee of the curve")
 
 

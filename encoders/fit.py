@@ -47,7 +47,7 @@ class FitSettings:
         for name, least in (("epochs", 1), ("batch_size", 2)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: give at least {least}")
-        if self.lr <= 0:
+        if not 0 < self.lr < float("inf"):
             raise UserError(f"--lr {self.lr}: give a number above 0")
 
 
@@ -168,18 +168,21 @@ def fit(model: L.LightningModule, data: ParticleData, run: Run, settings: FitSet
     """
     _quiet_lightning()
     torch.set_flush_denormal(True)  # numbers too small to matter cost a CPU a hundred times more than zero
-    best = ModelCheckpoint(
-        dirpath=run.path, filename="best", monitor=monitor, save_last=True, enable_version_counter=False,
-        save_on_train_epoch_end=True,
-    )  # fmt: skip
+    # two of them, because save_last writes only when the best one is written too
+    best, last = (
+        ModelCheckpoint(
+            dirpath=run.path, filename=name, monitor=by, enable_version_counter=False, save_on_train_epoch_end=True
+        )
+        for name, by in (("best", monitor), ("last", None))
+    )
     trainer = L.Trainer(
         max_epochs=settings.epochs, logger=False, deterministic=True, enable_model_summary=False,
         precision=_precision(settings.precision), default_root_dir=run.path, num_sanity_val_steps=0,
-        callbacks=[best, Curves(run.path / "metrics.csv"), SeedEachStep(seed), RichProgressBar(leave=False)],
+        callbacks=[best, last, Curves(run.path / "metrics.csv"), SeedEachStep(seed), RichProgressBar(leave=False)],
     )  # fmt: skip
-    last = run.path / "last.ckpt"
+    before = run.path / "last.ckpt"
     try:
-        trainer.fit(model, data, ckpt_path=last if settings.resume and last.exists() else None, weights_only=True)
+        trainer.fit(model, data, ckpt_path=before if settings.resume and before.exists() else None, weights_only=True)
     except SystemExit as stop:  # Lightning's answer to Ctrl-C; ours is said in one place for all scripts
         raise KeyboardInterrupt from stop
     run.record(device=str(trainer.strategy.root_device), precision=str(trainer.precision))

@@ -146,6 +146,8 @@ def find_source(data: str, settings: DataSettings, seed: int, say: Callable[[str
     Raises:
         UserError: it is neither, or its settings contradict each other.
     """
+    if not data:
+        raise UserError(f"--data is empty: give a path, or one of {', '.join(NAMED)}")
     if data in NAMED:
         try:
             return NAMED[data](settings, seed)

@@ -231,7 +231,8 @@ def test_consensus_sees_ranks_alone() -> None:
 def test_one_extreme_score_counts_more_than_many_mild_ones() -> None:
     ids = [f"p{i}" for i in range(1000)]
     one, two = np.arange(1000.0), np.arange(1000.0)[::-1].copy()
-    result = consensus({"ae": pd.DataFrame({"particle_id": ids, "knn": one, "kl": two})})
+    alike = {name: pd.DataFrame({"particle_id": ids, "knn": score}) for name, score in (("ae", one), ("vae", two))}
+    result = consensus(alike)
     assert result["score"].iloc[[0, 999]].min() > result["score"].iloc[500] * 2
 
 

@@ -164,16 +164,14 @@ def test_a_run_with_other_roles_has_another_fingerprint(tiny_set: TinySet) -> No
 
 def test_a_set_of_labels_alone_keeps_a_class_to_learn_from(tiny_set: TinySet) -> None:
     known, core = tiny_set("known", {"ash": 8, "dust": 8}), tiny_set("core", {"": 4})
-    with pytest.raises(UserError, match="--held-out names every class: .* hold out fewer"):
+    with pytest.raises(UserError, match=r"--held-out names every class: .* hold out fewer"):
         opened(known, held_out=("ash", "dust"))
     assert opened(known, core, held_out=("ash", "dust")).classes == []
 
 
-def test_no_data_is_not_the_folder_one_stands_in(
-    tiny_set: TinySet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_no_data_is_not_the_folder_one_stands_in(tiny_set: TinySet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tiny_set("lake", {"ash": 6}))
-    with pytest.raises(UserError, match="^--data"):
+    with pytest.raises(UserError, match=r"^--data"):
         opened("")
 
 

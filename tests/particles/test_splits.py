@@ -170,7 +170,7 @@ def test_a_class_that_the_hash_keeps_out_of_train_is_refused() -> None:
     names = np.array([f"q{i}" for i in range(200)])
     rows = table({"dust": 50, "camp": 6})
     rows.loc[rows["label"] == "camp", "particle_id"] = names[hash_share(names.tolist(), "split") < 0.3][:6]
-    with pytest.raises(UserError, match="class 'camp' has 6 particle.*--held-out camp"):
+    with pytest.raises(UserError, match=r"class 'camp' has 6 particle.*--held-out camp"):
         assign(rows)
     rows.loc[55, "particle_id"] = names[hash_share(names.tolist(), "split") >= 0.3][0]
     assert (assign(rows)["split"].iloc[50:] == "train").tolist() == [False] * 5 + [True]
