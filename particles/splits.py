@@ -91,7 +91,7 @@ def _known_classes(rows: pd.DataFrame) -> list[str]:
     for name, count in counts.items():
         if count < SMALLEST_CLASS or name not in trained:  # of a handful, the hash may send none to train
             raise UserError(
-                f"class '{name}' has {count} particle(s), too few to learn from, more than that are needed: add crops, "
+                f"class '{name}' has {count} particle(s), at least {max(SMALLEST_CLASS, count + 1)} are needed: add crops, "
                 f"take its folder out, or leave it out with --held-out {name}"
             )
     return sorted(str(name) for name in counts.index)
