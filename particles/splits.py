@@ -90,8 +90,9 @@ def _known_classes(rows: pd.DataFrame) -> list[str]:
     trained = labeled.loc[labeled["split"] == "train", "label"].value_counts()
     for name, count in counts.items():
         if count < SMALLEST_CLASS or name not in trained:  # of a handful, the hash may send none to train
+            needed = max(SMALLEST_CLASS, count + 1)
             raise UserError(
-                f"class '{name}' has {count} particle(s), at least {max(SMALLEST_CLASS, count + 1)} are needed: add crops, "
+                f"class '{name}' has {count} particle(s), at least {needed} are needed: add crops, "
                 f"take its folder out, or leave it out with --held-out {name}"
             )
     return sorted(str(name) for name in counts.index)
