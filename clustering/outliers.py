@@ -55,17 +55,21 @@ def latent_scores(core: Latents, reference: Latents, settings: OutlierSettings, 
 
     Args:
         core: the particles to judge, (N, D).
-        reference: particles of known classes that the core is compared with too, (M, D); may be empty.
+        reference: labeled particles that may be learned from, (M, D); may be empty.
         settings: neighbors and trees.
         seed: of the forest.
 
     Returns:
         N rows: `knn`, `mahalanobis`, `isolation_forest`, and those of `PER_ROW_LOSSES` that the core has.
     """
-    bulk = np.concatenate([core.z, reference.z]) if len(reference) else np.asarray(core.z)
-    labels = pd.concat([core.index["label"], reference.index["label"]], ignore_index=True)
+    # The bulk is what the models learned from. A test split that plays the core is not part of it, or a novelty that
+    # comes in hundreds would be its own nearest neighbor.
+    learned = (core.index["split"] == "train").to_numpy()
+    bulk = np.concatenate([core.z[learned], reference.z])
+    labels = pd.concat([core.index["label"][learned], reference.index["label"]], ignore_index=True)
+    own = np.where(learned, np.cumsum(learned) - 1, -1)
     scores = {
-        "knn": knn_distance(core.z, bulk, settings.k),
+        "knn": knn_distance(core.z, bulk, settings.k, own),
         "mahalanobis": mahalanobis(core.z, bulk, labels),
         "isolation_forest": isolation(core.z, bulk, settings.trees, seed),
     }
@@ -73,21 +77,23 @@ def latent_scores(core: Latents, reference: Latents, settings: OutlierSettings, 
     return pd.DataFrame(scores | losses)
 
 
-def knn_distance(z: np.ndarray, bulk: np.ndarray, k: int) -> np.ndarray:
+def knn_distance(z: np.ndarray, bulk: np.ndarray, k: int, own: np.ndarray | None = None) -> np.ndarray:
     """Mean Euclidean distance to the k nearest others (Ramaswamy et al. 2000, doi:10.1145/342009.335437).
 
     Args:
-        z: (N, D), the first N rows of `bulk`; a point is not its own neighbor.
-        bulk: (N + M, D).
+        z: (N, D).
+        bulk: (M, D).
         k: neighbors; fewer where there are not so many.
+        own: (N,) each point's own row of `bulk`, which is not its neighbor, -1 where it has none; by default z is the
+            first N rows of `bulk`.
 
     Returns:
         (N,).
     """
     k = min(k, len(bulk) - 1)
     distances, rows = NearestNeighbors(n_neighbors=k + 1).fit(bulk).kneighbors(z)
-    itself = rows == np.arange(len(z))[:, None]
-    # among exact duplicates a point need not find itself; then its farthest neighbor is dropped
+    itself = rows == (np.arange(len(z)) if own is None else own)[:, None]
+    # a point that is not in the bulk, or not found among its exact duplicates, drops its farthest neighbor instead
     itself[~itself.any(axis=1), -1] = True
     return distances[~itself].reshape(len(z), k).mean(axis=1)
 

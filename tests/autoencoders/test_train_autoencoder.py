@@ -15,7 +15,7 @@ from autoencoders.train import AutoencoderSettings, train_autoencoder
 from autoencoders.training import AutoencoderTraining, load_autoencoder
 from encoders.encode import inference
 from encoders.fit import FitSettings, SeedEachStep
-from encoders.pretrain import pretrain
+from encoders.pretrain import ClassifierSettings, pretrain
 from particles.loader import as_input
 from particles.packing import PackSettings
 from particles.sets import DataSettings, ParticleSet, open_set
@@ -45,7 +45,7 @@ def particles(common: RunSettings) -> ParticleSet:
 
 @pytest.fixture(scope="module")
 def classifier(particles: ParticleSet, common: RunSettings) -> Run:
-    return pretrain(particles, DATA, replace(FIT, epochs=1), common)
+    return pretrain(particles, DATA, ClassifierSettings(), replace(FIT, epochs=1), common)
 
 
 @pytest.fixture(scope="module")

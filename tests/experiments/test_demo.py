@@ -166,7 +166,7 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process(
             run.kind
         )
     for run in [*clustered, consensus]:
-        for name in ("outliers", "clusters", "maps"):
+        for name in ("maps", "clusters", "outliers"):
             if (run.path / f"{name}.parquet").exists():
                 expected = read_parquet(only_run(work, run.kind).path / f"{name}.parquet")
                 pd.testing.assert_frame_equal(read_parquet(run.path / f"{name}.parquet"), expected, check_exact=True)
