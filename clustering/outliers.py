@@ -64,7 +64,9 @@ def latent_scores(core: Latents, reference: Latents, settings: OutlierSettings, 
     """
     # The bulk is what the models learned from. A test split that plays the core is not part of it, or a novelty that
     # comes in hundreds would be its own nearest neighbor.
-    learned = (core.index["split"] == "train").to_numpy()
+    learned = (core.index["split"] == "train").fillna(False).to_numpy(dtype=bool)
+    if not learned.any() and len(reference) == 0:
+        learned[:] = True  # nothing here was learned from: the core can only be compared with itself
     bulk = np.concatenate([core.z[learned], reference.z])
     labels = pd.concat([core.index["label"][learned], reference.index["label"]], ignore_index=True)
     own = np.where(learned, np.cumsum(learned) - 1, -1)

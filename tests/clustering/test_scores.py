@@ -29,9 +29,10 @@ def unlabeled(n: int) -> pd.Series:
     return pd.Series([pd.NA] * n, dtype="string")
 
 
-def latents(z: np.ndarray, label: str | None = None, **losses: np.ndarray) -> Latents:
+def latents(z: np.ndarray, label: str | None = None, split: str = "train", **losses: np.ndarray) -> Latents:
     ids = [f"{label}_{i:03d}" for i in range(len(z))]
-    index = pd.DataFrame({"particle_id": ids, "label": pd.Series([label] * len(z), dtype="string")} | losses)
+    labels = pd.Series([label] * len(z), dtype="string")
+    index = pd.DataFrame({"particle_id": ids, "label": labels, "split": split} | losses)
     return Latents(z, index)
 
 
@@ -133,6 +134,17 @@ def test_latent_scores_compare_with_the_reference_too() -> None:
     np.testing.assert_allclose(
         latent_scores(latents(z), empty, OutlierSettings(), seed=0)["knn"], knn_distance(z, z, 20)
     )
+
+
+def test_a_novelty_that_comes_in_hundreds_is_no_neighbor_of_its_own() -> None:
+    """A test split that plays the core is compared with what was learned from, not with itself."""
+    z = np.concatenate([points(200), points(200, seed=5) + 6])
+    known = points(300, seed=2)
+    scores = latent_scores(latents(z, split="test"), latents(known, "a"), OutlierSettings(), seed=0)
+    assert scores["knn"][200:].min() > scores["knn"][:200].max()
+    np.testing.assert_allclose(scores["knn"], np.sort(cdist(z, known), axis=1)[:, :20].mean(1), rtol=1e-4)
+    crowd = latent_scores(latents(z), latents(known, "a"), OutlierSettings(), seed=0)
+    assert crowd["knn"][200:].min() < crowd["knn"][:200].max()
 
 
 def test_rarity_is_the_share_below() -> None:
