@@ -1,6 +1,8 @@
 """Latent -> two dimensions that a person can look at."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,14 +57,30 @@ def umap_map(z: np.ndarray, settings: MapSettings, seed: int) -> np.ndarray:
     _refuse_few(len(z), "UMAP")
     from umap import UMAP  # late: it compiles for seconds
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _global_seed(seed):
         warnings.filterwarnings("ignore", message=".*n_jobs value.*")  # said in the docstring instead
         warnings.filterwarnings("ignore", message=".*spectral.*")
         reducer = UMAP(
-            n_neighbors=min(settings.neighbors, len(z) - 1), min_dist=settings.min_dist,
+            n_neighbors=min(settings.neighbors, len(z) - 1),
+            min_dist=settings.min_dist,
             random_state=seed if settings.map_seed else None,
-        )  # fmt: skip
+        )
         return np.asarray(reducer.fit_transform(reduced(z, seed)), dtype=np.float32)
+
+
+@contextmanager
+def _global_seed(seed: int) -> Iterator[None]:
+    """Seed numpy's global state and put it back.
+
+    Where the neighbor graph falls into pieces, umap-learn places them by the global state, whatever its own
+    random_state is: without this, two maps of one seed differ.
+    """
+    before = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
 
 
 def tsne_map(z: np.ndarray, settings: MapSettings, seed: int) -> np.ndarray:

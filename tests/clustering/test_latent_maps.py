@@ -66,3 +66,16 @@ def test_few_wide_latents_are_reduced_to_what_they_span() -> None:
     assert found.shape == (12, 11)
     distances = [np.linalg.norm(v[:, None] - v[None], axis=-1) for v in (z, found)]
     np.testing.assert_allclose(distances[0], distances[1], rtol=1e-3)  # eleven axes hold all of it
+
+
+def test_a_map_in_pieces_repeats_whatever_was_drawn_before() -> None:
+    """umap-learn places the pieces of a neighbor graph by numpy's global state; a seed must cover that too."""
+    rng = np.random.default_rng(0)
+    pieces = np.concatenate([rng.normal(size=(40, 4)) + 1000 * k for k in range(4)]).astype(np.float32)
+    maps = []
+    for noise in (1, 2):
+        np.random.seed(noise)  # noqa: NPY002
+        before = np.random.get_state()[1].copy()  # noqa: NPY002
+        maps.append(umap_map(pieces, MapSettings(neighbors=8), seed=0))
+        np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+    np.testing.assert_array_equal(*maps)
