@@ -17,8 +17,8 @@ from clustering.maps import MapSettings, umap_map
 from clustering.metrics import group_metrics
 from encoders.fit import FitSettings
 from particles.latents import read_latents
-from particles.packing import PackSettings
 from particles.sets import DataSettings, open_set
+from particles.squares import PackSettings
 from provenance.run import PROJECT, RunSettings
 
 

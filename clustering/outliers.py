@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 from sklearn.covariance import LedoitWolf
+from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import NearestNeighbors
 
@@ -17,6 +18,7 @@ PER_ROW_LOSSES = ("reconstruction", "kl", "neg_elbo")
 
 WORDS = {
     "knn": "far from its nearest neighbors",
+    "whitened": "unlike its neighbors in what seldom varies",
     "mahalanobis": "far from every known class",
     "hdbscan": "at the edge of its cluster",
     "isolation_forest": "easily isolated",
@@ -29,6 +31,7 @@ WORDS = {
 LATENT_WEIGHT = {"classifier": 1.0, "scalars": 1.0, "ae": 0.02, "vae": 0.02, "planar-vae": 0.02}
 SCORE_WEIGHT = {
     "knn": 1.0,
+    "whitened": 1.0,
     "mahalanobis": 0.5,
     "isolation_forest": 0.25,
     "hdbscan": 0.05,
@@ -46,6 +49,8 @@ class OutlierSettings:
 
     k: int = 20
     """Neighbors whose mean distance is the kNN score."""
+    components: int = 32
+    """Leading principal components that the whitened kNN score looks at; at most half the dimensions of a latent."""
     trees: int = 200
     """Trees of the isolation forest."""
 
@@ -60,7 +65,7 @@ def latent_scores(core: Latents, reference: Latents, settings: OutlierSettings, 
         seed: of the forest.
 
     Returns:
-        N rows: `knn`, `mahalanobis`, `isolation_forest`, and those of `PER_ROW_LOSSES` that the core has.
+        N rows: `knn`, `whitened`, `mahalanobis`, `isolation_forest`, and those of `PER_ROW_LOSSES` that the core has.
     """
     # The bulk is what the models learned from. A test split that plays the core is not part of it, or a novelty that
     # comes in hundreds would be its own nearest neighbor.
@@ -72,6 +77,7 @@ def latent_scores(core: Latents, reference: Latents, settings: OutlierSettings, 
     own = np.where(learned, np.cumsum(learned) - 1, -1)
     scores = {
         "knn": knn_distance(core.z, bulk, settings.k, own),
+        "whitened": whitened_knn_distance(core.z, bulk, settings.k, settings.components, own),
         "mahalanobis": mahalanobis(core.z, bulk, labels),
         "isolation_forest": isolation(core.z, bulk, settings.trees, seed),
     }
@@ -98,6 +104,32 @@ def knn_distance(z: np.ndarray, bulk: np.ndarray, k: int, own: np.ndarray | None
     # a point that is not in the bulk, or not found among its exact duplicates, drops its farthest neighbor instead
     itself[~itself.any(axis=1), -1] = True
     return distances[~itself].reshape(len(z), k).mean(axis=1)
+
+
+def whitened_knn_distance(
+    z: np.ndarray, bulk: np.ndarray, k: int, components: int, own: np.ndarray | None = None
+) -> np.ndarray:
+    """`knn_distance` where all leading principal components of the bulk weigh alike.
+
+    What tells the classes apart makes up most of a classifier's variance, and of its plain distances. What is new
+    often differs in a direction that varies little among the known.
+
+    Args:
+        z: (N, D).
+        bulk: (M, D); its principal components are taken.
+        k: neighbors.
+        components: how many; at most D / 2, because the last ones are noise.
+        own: as in `knn_distance`.
+
+    Returns:
+        (N,); zero if the bulk does not vary.
+    """
+    if not np.ptp(bulk, axis=0).any():
+        return np.zeros(len(z))
+    most = min(components, max(1, bulk.shape[1] // 2), len(bulk))
+    pca = PCA(most, whiten=True, svd_solver="covariance_eigh").fit(bulk)
+    varies = pca.explained_variance_ > 1e-9 * pca.explained_variance_[0]  # or whitening would blow up rounding
+    return knn_distance(pca.transform(z)[:, varies], pca.transform(bulk)[:, varies], k, own)
 
 
 def mahalanobis(z: np.ndarray, bulk: np.ndarray, labels: pd.Series) -> np.ndarray:

@@ -24,7 +24,7 @@ _MODEL = AutoencoderSettings(kl_warmup=1.0, fit=FitSettings(epochs=2))
 class Settings:
     """Train all models, cluster and score every latent, draw everything."""
 
-    pretrain_epochs: int = 10
+    pretrain_epochs: int = 12
     """Epochs of the classifier; those of the autoencoders are --epochs."""
     flow_steps: int = 4
     """K, steps of the planar flow."""

@@ -10,8 +10,8 @@ from clustering.run import ClusteringSettings, run_clustering
 from encoders.fit import FitSettings
 from encoders.pretrain import ClassifierSettings, pretrain
 from figures.draw import draw_all
-from particles.packing import PackSettings
 from particles.sets import DataSettings, ParticleSet, open_set
+from particles.squares import PackSettings
 from provenance.errors import UserError
 from provenance.files import write_json
 from provenance.progress import show_table

@@ -10,57 +10,44 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from itertools import islice
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from rich.progress import Progress, TaskID
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from particles.pixels import Fit, fit_square, mean_corrected, write_shard
-from particles.scalars import background_level, measure
-from particles.sources.source import BadCrop, Source
-from particles.table import MEASURED_COLUMNS, read_parquet, validated, write_parquet
+from particles.inventory import part_path, take_inventory
+from particles.pixels import write_shard
+from particles.sources.source import Source
+from particles.squares import PackSettings, Squares, pack_slice
+from particles.table import MEASURED_COLUMNS, ROW_COLUMNS, read_parquet, write_parquet
 from provenance.errors import UserError
 from provenance.files import read_json, replacing, write_json
 from provenance.progress import progress as progress_bar
 
+LAYOUT = 2
+"""Version of what a packed set holds; a set of an older one is packed again."""
 SHARD_ROWS = 4096
 """Rows a shard: 16 MiB at 64 px, and at most this much work is lost when packing is killed."""
-TASK_ROWS = 128
+TASK_ROWS = 256
 """Rows a worker takes at a time; small enough that the progress bar moves."""
 
 
-@dataclass(frozen=True)
-class PackSettings:
-    """How crops become squares."""
+class Task(NamedTuple):
+    """Some rows of a part."""
 
-    size: int | None = None
-    """Side S in px; default 64 for particles, 28 for MNIST, 32 for digits."""
-    fit: Fit = "keep"
-    """keep: aspect ratio kept, filled with the crop's own background; squash: as ICELEARNING; native: true scale."""
-    mean_correction: bool = False
-    """Subtract each crop's background level (put at mid-grey 128)."""
-    min_size: int = 2
-    """Leave out crops with a side under this many px; the Peruvian recipe takes 15."""
-    scalars: bool = True
-    """Measure the 34 FlowCam scalars on each crop."""
-
-
-@dataclass(frozen=True)
-class _Packed:
-    """What a worker sends back for a slice of rows."""
-
-    pixels: np.ndarray
-    table: pd.DataFrame
-    rejected: list[tuple[str, str, str]]
+    number: int  # of the part
+    rows: pd.DataFrame
+    last: bool  # whether they complete it
 
 
 def pack_key(source: Source, settings: PackSettings) -> str:
     """Short digest of source and settings: the same data packed the same way has the same key."""
-    text = json.dumps([source.describe(), asdict(settings)], sort_keys=True, default=str)
+    text = json.dumps([LAYOUT, source.describe(), asdict(settings)], sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=5).hexdigest()
 
 
@@ -78,130 +65,133 @@ def pack(source: Source, folder: Path, settings: PackSettings, say: Callable[[st
     """
     key = pack_key(source, settings)
     _start_over_if_changed(folder, key)
-    rows = validated(source.rows(), source.name)
-    starts = range(0, len(rows), SHARD_ROWS)
-    with progress_bar() as progress, _pool(len(rows)) as pool:
-        bar = progress.add_task(f"packing {source.name}", total=len(rows))
-        for number, start in enumerate(starts):
-            part = rows.iloc[start : start + SHARD_ROWS]
-            if not _shard_done(folder, number):
-                _write_part(folder, number, _packed_parts(pool, source, part, settings, progress, bar))
-            progress.update(bar, completed=start + len(part))
-    _finish(folder, source, settings, key, len(starts), say)
+    n = take_inventory(source, folder / "rows", SHARD_ROWS)
+    shards = -(-n // SHARD_ROWS)
+    missing = [number for number in range(shards) if not _shard_done(folder, number)]
+    with progress_bar() as progress, ExitStack() as stack:
+        bar = progress.add_task(f"packing {source.name}", total=n, completed=(shards - len(missing)) * SHARD_ROWS)
+        pool = _workers(stack, min(n, len(missing) * SHARD_ROWS))
+        results = _in_order(pool, source, settings, _tasks(folder, missing))
+        slices = []
+        for task, squares in results:
+            slices.append((task.rows, squares))
+            progress.advance(bar, len(task.rows))
+            if task.last:  # written at once: what is packed is not to be lost to the next part's fault
+                _write_part(folder, task.number, slices)
+                slices = []
+        progress.update(bar, completed=n)
+    _finish(folder, source, settings, key, shards, say)
 
 
-def _packed_parts(
-    pool: ProcessPoolExecutor | None,
-    source: Source,
-    part: pd.DataFrame,
-    settings: PackSettings,
-    progress: Progress,
-    bar: TaskID,
-) -> list[_Packed]:
-    tasks = ((source, part.iloc[i : i + TASK_ROWS], settings) for i in range(0, len(part), TASK_ROWS))
-    done = []
-    for packed in _in_order(pool, tasks):
-        done.append(packed)
-        progress.advance(bar, len(packed.table) + len(packed.rejected))
-    return done
+def _tasks(folder: Path, numbers: list[int]) -> Iterator[Task]:
+    for number in numbers:
+        part = read_parquet(part_path(folder / "rows", number))
+        for start in range(0, len(part), TASK_ROWS):
+            stop = start + TASK_ROWS
+            yield Task(number, part.iloc[start:stop], last=stop >= len(part))
 
 
-def _in_order(pool: ProcessPoolExecutor | None, tasks: Iterator[tuple[Any, ...]]) -> Iterator[_Packed]:
+def _in_order(
+    pool: ProcessPoolExecutor | None, source: Source, settings: PackSettings, tasks: Iterator[Task]
+) -> Iterator[tuple[Task, Squares]]:
     """Results in the order of the tasks, never more than a few tasks ahead, so that memory stays flat."""
     if pool is None:
-        yield from (pack_slice(*task) for task in tasks)
+        yield from ((task, pack_slice(source, task.rows, settings)) for task in tasks)
         return
-    ahead: deque[Future[_Packed]] = deque(pool.submit(pack_slice, *task) for task in islice(tasks, 8))
-    while ahead:
-        yield ahead.popleft().result()
-        ahead.extend(pool.submit(pack_slice, *task) for task in islice(tasks, 1))
+    ahead: deque[tuple[Task, Future[Squares]]] = deque()
+    for task in tasks:
+        ahead.append((task, pool.submit(pack_slice, source, task.rows, settings)))
+        if len(ahead) >= 4 * (os.cpu_count() or 1):
+            first, squares = ahead.popleft()
+            yield first, squares.result()
+    yield from ((task, squares.result()) for task, squares in ahead)
 
 
-def pack_slice(source: Source, rows: pd.DataFrame, settings: PackSettings) -> _Packed:
-    """Read, fit and measure a slice of rows; crops that cannot be used are listed with their reason."""
-    size = settings.size or source.size
-    kept, squares, measured, rejected = [], [], [], []
-    for place, row in enumerate(rows.itertuples(index=False)):
-        try:
-            crop = _usable(source.read(row), settings.min_size)
-        except BadCrop as reason:
-            rejected.append((row.particle_id, row.image, str(reason)))
-            continue
-        square, values = _fitted(crop, row.um_per_px, size, settings)
-        kept.append(place)
-        squares.append(square)
-        measured.append(values)
-    pixels = np.stack(squares) if squares else np.empty((0, size, size), np.uint8)
-    table = rows.iloc[kept].reset_index(drop=True)
-    columns = pd.DataFrame(measured, columns=list(MEASURED_COLUMNS)).astype(MEASURED_COLUMNS)
-    return _Packed(pixels, pd.concat([table, columns], axis=1), rejected)
+def _workers(stack: ExitStack, rows: int) -> ProcessPoolExecutor | None:
+    """A process pool that ends with `stack`, or None where starting processes would cost more than it brings."""
+    workers = os.cpu_count() or 1
+    if workers == 1 or rows < 4 * TASK_ROWS:
+        return None
+    # fork: workers start at once and share what is loaded; they run numpy and Pillow only, no torch threads
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context)
+    stack.callback(pool.shutdown, cancel_futures=True)
+    return pool
 
 
-def _usable(crop: np.ndarray, min_size: int) -> np.ndarray:
-    height, width = crop.shape
-    if min(height, width) < min_size:
-        raise BadCrop(f"{width} x {height} px, smaller than {min_size} px")
-    return crop
-
-
-def _fitted(
-    crop: np.ndarray, um_per_px: float | None, size: int, settings: PackSettings
-) -> tuple[np.ndarray, dict[str, float]]:
-    background = background_level(crop)
-    scale_um = (
-        1.0 if um_per_px is None or pd.isna(um_per_px) else float(um_per_px)
-    )  # without a scale, scalars are in px
-    values = measure(crop, scale_um) if settings.scalars else {}
-    shown = mean_corrected(crop, background) if settings.mean_correction else crop
-    square, scale = fit_square(shown, size, settings.fit, background_level(shown))
-    height, width = crop.shape
-    return square, {
-        "width_px": width,
-        "height_px": height,
-        "scale": scale,
-        "background": background,
-        **values,
-    }
-
-
-def _write_part(folder: Path, number: int, parts: list[_Packed]) -> None:
+def _write_part(folder: Path, number: int, slices: list[tuple[pd.DataFrame, Squares]]) -> None:
     """Pixels first, table last: a part counts as done by its table."""
-    write_shard(_shard_path(folder, number), np.concatenate([p.pixels for p in parts]))
+    write_shard(_shard_path(folder, number), np.concatenate([squares.pixels for _, squares in slices]))
     with replacing(folder / "parts" / f"{number:05d}.csv") as beside:
-        _write_rejected(beside, [row for p in parts for row in p.rejected])
-    write_parquet(pd.concat([p.table for p in parts], ignore_index=True), _part_path(folder, number))
+        _write_rejected(beside, [row for _, squares in slices for row in squares.rejected])
+    write_parquet(_table_of(slices), _part_path(folder, number))
+
+
+def _table_of(slices: list[tuple[pd.DataFrame, Squares]]) -> pd.DataFrame:
+    """Rows that have pixels, with all columns of the schema in its order."""
+    rows = pd.concat([rows.iloc[squares.kept] for rows, squares in slices], ignore_index=True)
+    names = slices[0][1].measured
+    measured = {name: np.concatenate([squares.measured[name] for _, squares in slices]) for name in names}
+    whole = pd.concat([rows.drop(columns="reject", errors="ignore"), pd.DataFrame(measured)], axis=1)
+    columns = ROW_COLUMNS | MEASURED_COLUMNS
+    return whole.reindex(columns=list(columns)).astype(columns)
 
 
 def _finish(
     folder: Path, source: Source, settings: PackSettings, key: str, parts: int, say: Callable[[str], None]
 ) -> None:
-    rejected = [row for n in range(parts) for row in _read_rejected(folder / "parts" / f"{n:05d}.csv")]
-    with replacing(folder / "rejected.csv") as beside:
-        _write_rejected(beside, rejected)
-    table = pd.concat([read_parquet(_part_path(folder, n)) for n in range(parts)], ignore_index=True)
-    if table.empty:
-        raise UserError(
-            f"{source.name}: none of its {len(rejected)} crops can be used; {folder / 'rejected.csv'} says why"
-        )
-    table = validated(table, source.name)
-    write_parquet(table, folder / "table.parquet")
+    rejected = _joined_rejected(folder, parts)
+    n = _joined_table(folder, parts)
+    if n == 0:
+        raise UserError(f"{source.name}: none of its {rejected} crops can be used; {folder / 'rejected.csv'} says why")
     write_json(
         folder / "set.json",
         {
             "name": source.name, "key": key, "source": source.describe(), "settings": asdict(settings),
-            "size": settings.size or source.size, "oriented": source.oriented, "n": len(table),
-            "rejected": len(rejected), "shards": parts, "fingerprint": _fingerprint(folder, table, parts),
+            "size": settings.size or source.size, "oriented": source.oriented, "n": n,
+            "rejected": rejected, "shards": parts, "fingerprint": _fingerprint(folder, parts),
         },
     )  # fmt: skip
-    shutil.rmtree(folder / "parts")
+    for temporary in ("parts", "rows"):
+        shutil.rmtree(folder / temporary)
+    for stray in folder.rglob(".*"):  # half a file, written beside its place when a packing was killed
+        stray.unlink()
     if rejected:
-        say(f"{len(rejected)} of {len(table) + len(rejected)} crops left out, listed in {folder / 'rejected.csv'}")
+        say(f"{rejected} of {n + rejected} crops left out, listed in {folder / 'rejected.csv'}")
 
 
-def _fingerprint(folder: Path, table: pd.DataFrame, shards: int) -> str:
+def _joined_table(folder: Path, parts: int) -> int:
+    """The parts' tables as one file, a row group a shard, so that it can be read shard by shard: -> rows."""
+    rows = 0
+    with replacing(folder / "table.parquet") as beside, ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+        for number in range(parts):
+            part: pa.Table = pq.read_table(_part_path(folder, number))
+            if writer is None:
+                writer = stack.enter_context(pq.ParquetWriter(beside, part.schema))
+            writer.write_table(part, row_group_size=SHARD_ROWS)
+            rows += part.num_rows
+    return rows
+
+
+def _joined_rejected(folder: Path, parts: int) -> int:
+    rows = 0
+    with replacing(folder / "rejected.csv") as beside:
+        _write_rejected(beside, [])
+        with beside.open("a", newline="", encoding="utf-8") as file:
+            for number in range(parts):
+                part = _read_rejected(folder / "parts" / f"{number:05d}.csv")
+                csv.writer(file).writerows(part)
+                rows += len(part)
+    return rows
+
+
+def _fingerprint(folder: Path, shards: int) -> str:
     """Digest of ids, labels and pixels: what a model can see of the set."""
     digest = hashlib.blake2b(digest_size=8)
-    digest.update(table[["particle_id", "label", "role"]].to_csv(index=False).encode())
+    for number in range(shards):
+        part = pd.read_parquet(_part_path(folder, number), columns=["particle_id", "label", "role"])
+        digest.update(part.to_csv(index=False, header=number == 0).encode())
     for number in range(shards):
         with _shard_path(folder, number).open("rb") as file:
             while block := file.read(1 << 20):
@@ -215,7 +205,7 @@ def _start_over_if_changed(folder: Path, key: str) -> None:
     mark = folder / "packing.json"
     if mark.exists() and read_json(mark).get("key") == key:
         return
-    for old in ("parts", "pixels"):
+    for old in ("rows", "parts", "pixels"):
         shutil.rmtree(folder / old, ignore_errors=True)
     (folder / "set.json").unlink(missing_ok=True)
     write_json(mark, {"key": key})
@@ -241,21 +231,3 @@ def _write_rejected(path: Path, rows: list[tuple[str, str, str]]) -> None:
 def _read_rejected(path: Path) -> list[tuple[str, str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return [(row[0], row[1], row[2]) for row in list(csv.reader(file))[1:]]
-
-
-class _pool:  # noqa: N801  (reads as a function where it is used)
-    """A process pool, or None where starting processes would cost more than it brings."""
-
-    def __init__(self, rows: int) -> None:
-        workers = os.cpu_count() or 1
-        # fork: workers start at once and share what is loaded; they run numpy and Pillow only, no torch threads
-        context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-        many = rows >= 4 * TASK_ROWS and workers > 1
-        self._pool = ProcessPoolExecutor(workers, mp_context=context) if many else None
-
-    def __enter__(self) -> ProcessPoolExecutor | None:
-        return self._pool
-
-    def __exit__(self, *error: object) -> None:
-        if self._pool:
-            self._pool.shutdown(cancel_futures=True)

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from particles.packing import PackSettings, pack, pack_key
+from particles.packing import pack, pack_key
 from particles.pixels import PixelStore
 from particles.sources.digits import Digits, Mnist
 from particles.sources.folder import Folder
 from particles.sources.source import Source
 from particles.sources.synthetic import Synthetic
 from particles.splits import assign
+from particles.squares import PackSettings
 from particles.table import read_parquet
 from provenance.errors import UserError
 from provenance.files import read_json

@@ -18,6 +18,8 @@ ROW_COLUMNS = {
     "truth": TEXT,  # what is true; for judging only, no model sees it
     "role": TEXT,  # labeled or core
     "split": TEXT,  # train, val, test where the source prescribes it
+    "sample": TEXT,  # the run or section of a core that the particle was imaged in
+    "volume_ml": REAL,  # mL of fluid imaged for that sample
     "core": TEXT,
     "bag": WHOLE,
     "top_cm": REAL,
@@ -25,6 +27,7 @@ ROW_COLUMNS = {
     "repeat": WHOLE,
     "um_per_px": REAL,
 }
+REJECT = {"reject": TEXT}  # a source may say here why a row cannot be used
 # What packing measures on the crop.
 MEASURED_COLUMNS = {
     "width_px": WHOLE,
@@ -56,18 +59,25 @@ def validated(rows: pd.DataFrame, where: str) -> pd.DataFrame:
     missing = [name for name in ROW_COLUMNS if name not in rows.columns]
     if missing:
         raise UserError(f"{where}: the table lacks the column(s) {', '.join(missing)}")
-    rows = rows.astype({name: kind for name, kind in (ROW_COLUMNS | MEASURED_COLUMNS).items() if name in rows})
-    ids = rows["particle_id"]
-    if ids.isna().any():
-        raise UserError(f"{where}: row {int(ids.isna().argmax())} has no particle_id")
-    if ids.duplicated().any():
-        twice = ids[ids.duplicated()].iloc[0]
-        images = ", ".join(rows.loc[ids == twice, "image"].astype(str).head(2))
-        raise UserError(f"{where}: particle_id '{twice}' stands twice ({images}); rename or remove one")
+    known = {name: kind for name, kind in (ROW_COLUMNS | REJECT | MEASURED_COLUMNS).items() if name in rows}
+    rows = rows[list(known)].astype(known)
+    usable = rows[rows["reject"].isna()] if "reject" in rows else rows
+    if usable["particle_id"].isna().any():
+        raise UserError(f"{where}: row {int(usable['particle_id'].isna().idxmax())} has no particle_id")
+    refuse_duplicates(usable, where)
     unknown = set(rows["role"].dropna()) - set(ROLES)
     if unknown or rows["role"].isna().any():
         raise UserError(f"{where}: role must be one of {', '.join(ROLES)}, not {sorted(unknown) or 'missing'}")
     return rows.reset_index(drop=True)
+
+
+def refuse_duplicates(rows: pd.DataFrame, where: str) -> None:
+    """Raise a UserError that names the first id that stands twice in `rows`, with its images."""
+    ids = rows["particle_id"]
+    if ids.duplicated().any():
+        twice = ids[ids.duplicated()].iloc[0]
+        images = ", ".join(rows.loc[ids == twice, "image"].astype(str).head(2))
+        raise UserError(f"{where}: particle_id '{twice}' stands twice ({images}); rename or remove one")
 
 
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
+from particles.names import parse_names, samples_of
 from particles.sources.source import BadCrop
 from particles.table import empty_rows
 from provenance.errors import UserError
@@ -45,7 +46,7 @@ class Folder:
         rows["role"] = np.where(classes.isna(), "core", "labeled")
         if self.um_per_px is not None:
             rows["um_per_px"] = self.um_per_px
-        return rows
+        return _placed(rows, pd.Series([path.stem for path in relative], dtype="string"))
 
     def read(self, row: Any) -> np.ndarray:
         """Decode one file to grey: (H, W) uint8."""
@@ -76,6 +77,13 @@ class Folder:
         return any(part.startswith(".") for part in path.relative_to(self.root).parts)
 
 
+def _placed(rows: pd.DataFrame, stems: pd.Series) -> pd.DataFrame:
+    """Rows whose file has the name of an ice-core particle know their sample and depth."""
+    places = parse_names(stems)
+    known = places["core"].notna()
+    return rows.assign(sample=samples_of(stems).where(known), **places)
+
+
 def _ids(relative: list[Path]) -> list[str]:
     """The file's stem where it is unique in the set, as with FlowCam names; else the path without its suffix."""
     stems = [path.stem for path in relative]
@@ -102,7 +110,7 @@ def read_grey(path: Path) -> np.ndarray:
             with Image.open(path) as image:
                 if max(image.size) > LARGEST_SIDE:
                     raise BadCrop(f"{image.width} x {image.height} px, larger than {LARGEST_SIDE} px")
-                return _grey(image)
+                return as_grey(image)
     except UnidentifiedImageError as error:
         reason = "empty file" if path.stat().st_size == 0 else "not an image that can be read"
         raise BadCrop(reason) from error
@@ -116,7 +124,12 @@ def read_grey(path: Path) -> np.ndarray:
         raise BadCrop(f"does not decode: {error}") from error
 
 
-def _grey(image: Image.Image) -> np.ndarray:
+def as_grey(image: Image.Image) -> np.ndarray:
+    """An opened image as grey, converted as `read_grey` says: (H, W) uint8.
+
+    Raises:
+        BadCrop: pixels that are no number, or outside 0 to 65535.
+    """
     if image.mode.startswith("I") or image.mode == "F":
         return _eight_bit(np.asarray(image))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

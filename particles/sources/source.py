@@ -1,6 +1,7 @@
 """What a source of particles promises; one file beside this one for each kind of source."""
 
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -28,8 +29,12 @@ class Source(Protocol):
         """Whether up and down mean something (digits) or not (particles in a flow cell)."""
         ...
 
-    def rows(self) -> pd.DataFrame:
-        """One row a particle, with the columns of `particles.table.ROW_COLUMNS`."""
+    def rows(self) -> pd.DataFrame | Iterator[pd.DataFrame]:
+        """One row a particle, with the columns of `particles.table.ROW_COLUMNS`; the same at every call.
+
+        Frame by frame where all rows at once would be too many. A frame may also bring scalars by their names (they
+        are kept as the instrument's own), and `reject`: why a row will not be read.
+        """
         ...
 
     def read(self, row: Any) -> np.ndarray:
@@ -42,4 +47,17 @@ class Source(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Plain JSON values; equal descriptions mean equal data, so that nothing is packed twice."""
+        ...
+
+
+@runtime_checkable
+class Masked(Protocol):
+    """A source that knows which pixels are the particle, as the instrument saw it."""
+
+    def mask(self, row: Any) -> np.ndarray:
+        """(H, W) bool, in the shape of `read(row)`."""
+        ...
+
+    def fringe_px(self, row: Any) -> float:
+        """What the instrument takes off lengths, in px (`particles.scalars`, "The fringe")."""
         ...

@@ -59,6 +59,10 @@ class Plan:
     labeled: npt.NDArray[np.bool_]
 
 
+VOLUME_ML = 0.05
+"""mL imaged for each sample; a hundred particles in it are 2,000 per mL, a clean core."""
+
+
 @dataclass(frozen=True)
 class Synthetic:
     """Rendered particles: a labeled set of seven classes and an unlabeled core with planted outliers.
@@ -105,6 +109,8 @@ class Synthetic:
         rows["truth"] = truth
         rows["role"] = pd.array(np.where(core, "core", "labeled"), dtype="string")
         rows["split"] = pd.array([pd.NA] * n, dtype="string")
+        rows["sample"] = rows["particle_id"].str.rsplit("_", n=1).str[0].where(core)
+        rows["volume_ml"] = pd.Series(VOLUME_ML, rows.index, dtype="Float64").where(core)
         rows["core"] = pd.Series("SYN", rows.index, dtype="string").where(core)
         for column, (kind, values) in _place(plan.sample).items():
             rows[column] = pd.Series(values, dtype=kind).where(core)

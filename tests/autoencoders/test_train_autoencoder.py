@@ -17,8 +17,8 @@ from encoders.encode import inference
 from encoders.fit import FitSettings, SeedEachStep
 from encoders.pretrain import ClassifierSettings, pretrain
 from particles.loader import as_input
-from particles.packing import PackSettings
 from particles.sets import DataSettings, ParticleSet, open_set
+from particles.squares import PackSettings
 from provenance.errors import UserError
 from provenance.files import read_json
 from provenance.run import Run, RunSettings

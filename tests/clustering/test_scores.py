@@ -17,6 +17,7 @@ from clustering.outliers import (
     ranks,
     rarity,
     reasons,
+    whitened_knn_distance,
 )
 from particles.latents import Latents
 
@@ -53,6 +54,38 @@ def test_knn_of_duplicates_counts_the_others_but_not_itself() -> None:
     np.testing.assert_allclose(knn_distance(pair, pair, 1), [0, 0, 2])
     many = np.zeros((500, 3))
     np.testing.assert_array_equal(knn_distance(many, many, 10), np.zeros(500))
+
+
+def test_whitened_knn_is_knn_in_the_eigenvectors_of_the_covariance_each_scaled_to_one() -> None:
+    bulk = points(300, dims=6) @ np.diag([9, 5, 3, 1, 0.5, 0.2]) @ points(6, dims=6, seed=1)
+    z = np.concatenate([bulk[:50], points(20, dims=6, seed=2)])
+    variance, vectors = np.linalg.eigh(np.cov(bulk, rowvar=False))
+    axes = vectors[:, ::-1][:, :3] / np.sqrt(variance[::-1][:3])
+    own = np.where(np.arange(70) < 50, np.arange(70), -1)
+    expected = knn_distance((z - bulk.mean(0)) @ axes, (bulk - bulk.mean(0)) @ axes, 5, own)
+    np.testing.assert_allclose(whitened_knn_distance(z, bulk, 5, 32, own), expected, rtol=1e-3)
+
+
+def test_whitened_knn_finds_what_differs_in_a_direction_that_seldom_varies() -> None:
+    rng = np.random.default_rng(0)
+    bulk = rng.normal(size=(400, 8)) * [50, 50, 40, 0.5, 0.01, 0.01, 0.01, 0.01]
+    z = bulk.copy()
+    z[7, 3] += 5.0  # ten standard deviations, and nothing beside 50
+    own = np.arange(400)
+    assert np.argmax(whitened_knn_distance(z, bulk, 10, 4, own)) == 7
+    assert (knn_distance(z, bulk, 10, own) > knn_distance(z, bulk, 10, own)[7]).mean() > 0.2
+
+
+@pytest.mark.parametrize("bulk", [np.ones((30, 4)), np.zeros((5, 1))])
+def test_whitened_knn_of_a_collapsed_latent_is_zero(bulk: np.ndarray) -> None:
+    np.testing.assert_array_equal(whitened_knn_distance(bulk, bulk, 3, 32), np.zeros(len(bulk)))
+
+
+def test_whitened_knn_ignores_directions_that_do_not_vary() -> None:
+    bulk = np.zeros((60, 10))
+    bulk[:, 0] = np.linspace(0, 1, 60)
+    found = whitened_knn_distance(bulk, bulk, 1, 32)
+    np.testing.assert_allclose(found, 1 / 59 / bulk[:, 0].std(ddof=1), rtol=1e-6)
 
 
 def test_knn_takes_as_many_neighbors_as_there_are() -> None:
@@ -116,8 +149,8 @@ def test_latent_scores_rank_a_planted_outlier_first_in_each() -> None:
     z[42] = 9.0
     losses = {"neg_elbo": np.arange(150.0), "kl": np.arange(150.0)[::-1].copy()}
     scores = latent_scores(latents(z, **losses), latents(known, "a"), OutlierSettings(), seed=0)
-    assert list(scores) == ["knn", "mahalanobis", "isolation_forest", "kl", "neg_elbo"]
-    for name in ("knn", "mahalanobis", "isolation_forest"):
+    assert list(scores) == ["knn", "whitened", "mahalanobis", "isolation_forest", "kl", "neg_elbo"]
+    for name in ("knn", "whitened", "mahalanobis", "isolation_forest"):
         assert scores[name].idxmax() == 42, name
     np.testing.assert_array_equal(scores["neg_elbo"], np.arange(150.0))
 

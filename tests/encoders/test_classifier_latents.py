@@ -8,8 +8,8 @@ from encoders.classifier import MEASURE_WEIGHT, ClassifierTraining
 from encoders.encode import encode_classifier, inference
 from encoders.pretrain import balanced_weights
 from particles.loader import as_input
-from particles.packing import PackSettings
 from particles.sets import DataSettings, ParticleSet, open_set
+from particles.squares import PackSettings
 from provenance.run import RunSettings
 
 

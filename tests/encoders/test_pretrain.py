@@ -16,9 +16,9 @@ from encoders.pretrain import ClassifierSettings, pretrain
 from particles.latents import read_latents
 from particles.loader import ParticleData
 from particles.measures import SCALE_FREE, normalized_scalars
-from particles.packing import PackSettings
 from particles.scalars import SCALARS
 from particles.sets import DataSettings, ParticleSet, open_set
+from particles.squares import PackSettings
 from provenance.errors import UserError
 from provenance.run import Run, RunSettings
 

@@ -10,8 +10,8 @@ import pytest
 
 from clustering import run as clustering
 from experiments import encode, find_outliers, mnist_held_out, pretrain_classifier, train_ae, train_vae
-from particles.packing import PackSettings
 from particles.sets import DataSettings
+from particles.squares import PackSettings
 from provenance.errors import UserError
 from provenance.settings import entry
 

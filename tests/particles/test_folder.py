@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from particles.packing import PackSettings, pack
+from particles.packing import pack
 from particles.sources.folder import Folder, read_grey
 from particles.sources.source import BadCrop
+from particles.squares import PackSettings
 from particles.table import read_parquet, validated
 from provenance.errors import UserError
 from provenance.files import read_json

@@ -13,10 +13,11 @@ from PIL import Image
 
 from particles import pack as command
 from particles import packing
-from particles.packing import PackSettings, pack, pack_key
+from particles.packing import pack, pack_key
 from particles.pixels import PixelStore
 from particles.sets import DataSettings, open_set
 from particles.sources.source import BadCrop
+from particles.squares import PackSettings
 from particles.table import empty_rows, read_parquet
 from provenance.errors import UserError
 from provenance.files import read_json

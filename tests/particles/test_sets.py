@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 from particles import sets
-from particles.packing import PackSettings
 from particles.pixels import fit_square
 from particles.segment import background_level
 from particles.sets import DataSettings, ParticleSet, find_source, open_set
 from particles.sources.digits import Digits, Mnist
 from particles.sources.folder import Folder
 from particles.sources.synthetic import Synthetic
+from particles.squares import PackSettings
 from provenance.errors import UserError
 from provenance.run import RunSettings
 

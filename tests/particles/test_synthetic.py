@@ -15,7 +15,7 @@ from particles.sources.source import BadCrop
 from particles.sources.synthetic import CLASSES, KINDS, Synthetic
 
 SMALL = Synthetic(seed=3, n_per_class=4, n_core=240, n_per_kind=2)
-WHERE = ["core", "bag", "top_cm", "bottom_cm", "repeat"]
+WHERE = ["sample", "volume_ml", "core", "bag", "top_cm", "bottom_cm", "repeat"]
 COLUMNS = ["particle_id", "image", "label", "truth", "role", "split", *WHERE, "um_per_px"]
 TRIVIAL: dict[str, Callable[[np.ndarray], float]] = {
     "width": lambda crop: crop.shape[1],
@@ -126,9 +126,11 @@ def test_rows_carry_the_schema_and_ids_name_the_sample() -> None:
     assert (rows["um_per_px"] == 0.2752).all()
     core = rows[rows["role"] == "core"]
     named = core["particle_id"].str.extract(r"^(SYN)_(\d+)_(\d+)_(\d+)_(\d+)_\d+$")
-    for column, part in zip(WHERE, named.columns, strict=True):
+    for column, part in zip(WHERE[2:], named.columns, strict=True):
         found = named[part] if column == "core" else named[part].astype(float)
         assert (found == core[column]).all(), column
+    assert (core["sample"] + "_" == core["particle_id"].str.extract(r"^(.*_)\d+$")[0]).all()
+    assert core.groupby("sample")["volume_ml"].unique().map(list).map(lambda v: v == [0.05]).all()
     assert set(core["bag"]) == {3046, 3136, 3303, 3306}
     assert rows.loc[rows["role"] == "labeled", WHERE].isna().all(axis=None)
 
