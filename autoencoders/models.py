@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from autoencoders.losses import (
 from encoders.resnet import FEATURES, ResNet18Trunk
 
 Kind = Literal["ae", "vae", "planar-vae"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _LOG_SIGMA_FLOOR = -4.6  # sigma of 0.01, about 2.5 grey levels: below the camera's own noise
 _LOGVAR_RANGE = (-12.0, 8.0)  # exp stays finite in float32 whatever an untrained head says

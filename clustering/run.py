@@ -18,7 +18,7 @@ from particles.table import read_parquet, write_parquet
 from provenance.errors import UserError
 from provenance.files import write_json
 from provenance.progress import progress, show_table
-from provenance.run import TRAINED_BY, Run, RunSettings, find, started
+from provenance.run import LATENTS, Run, RunSettings, find, started
 from provenance.settings import entry
 
 
@@ -65,10 +65,10 @@ def find_latents(latent: str, particles: ParticleSet, common: RunSettings) -> li
         UserError: an unknown latent, or one that has not been trained on this data.
     """
     kind = latent.partition("/")[0]
-    if kind != "all" and kind not in TRAINED_BY:
-        raise UserError(f"--latent {latent}: no such latent; there are {', '.join(TRAINED_BY)} and all")
+    if kind != "all" and kind not in LATENTS:
+        raise UserError(f"--latent {latent}: no such latent; there are {', '.join(LATENTS)} and all")
     # without labels there is no classifier, and `all` means the autoencoders
-    every = [name for name in TRAINED_BY if particles.classes or name != "classifier"]
+    every = [name for name in LATENTS if particles.classes or name != "classifier"]
     specs = every if kind == "all" else [latent]
     return [find(spec, common.work, "z.npy", particles.fingerprint) for spec in specs]
 

@@ -9,7 +9,7 @@ from encoders.classifier import load_classifier
 from encoders.encode import encode_classifier
 from particles.sets import DataSettings, ParticleSet, open_set
 from provenance.errors import UserError
-from provenance.run import TRAINED_BY, Run, RunSettings, find, started
+from provenance.run import LATENTS, Run, RunSettings, find, started
 from provenance.settings import entry
 
 
@@ -28,8 +28,8 @@ class Settings:
 def main(settings: Settings) -> None:
     """Embed a particle set with a trained model; `clustering/run.py --latent` then finds the latents."""
     kind = settings.latent.partition("/")[0]
-    if kind not in TRAINED_BY:
-        raise UserError(f"--latent {settings.latent}: no such latent; there are {', '.join(TRAINED_BY)}")
+    if kind not in LATENTS:
+        raise UserError(f"--latent {settings.latent}: no such latent; there are {', '.join(LATENTS)}")
     model = find(settings.latent, settings.common.work, "best.ckpt", fingerprint=None)
     particles = open_set(settings.data, settings.common)
     with started(kind, settings, settings.common, particles.identity, [model]) as run:

@@ -1,27 +1,28 @@
 """Does the method re-find what it never saw? `python experiments/mnist_held_out.py --held-out 2 6`."""
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from autoencoders.train import AutoencoderSettings, train_autoencoder
+from autoencoders.chain import ChainSettings, train_models
+from autoencoders.train import AutoencoderSettings
 from clustering.run import ClusteringSettings, run_clustering
 from encoders.fit import FitSettings
-from encoders.pretrain import ClassifierSettings, pretrain
 from figures.draw import draw_all
-from particles.sets import DataSettings, ParticleSet, open_set
+from particles.sets import DataSettings, open_set
 from particles.squares import PackSettings
 from provenance.errors import UserError
 from provenance.files import write_json
 from provenance.progress import show_table
-from provenance.run import Run, RunSettings, started
+from provenance.run import LATENTS, Run, RunSettings, started
 from provenance.settings import entry
 
 _DIGITS = DataSettings(data="mnist", held_out=("2", "6"), pack=PackSettings(scalars=False))
 _MODEL = AutoencoderSettings(
     latent_dim=16, likelihood="bernoulli", kl_warmup=1.0, fit=FitSettings(epochs=4, batch_size=128)
 )
+_CHAIN = ChainSettings(pretrain_epochs=4, model=_MODEL)
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,10 @@ class Settings:
 
     latent: Literal["classifier", "ae", "vae", "planar-vae", "all"] = "all"
     """Which latents to judge; an autoencoder needs the classifier too."""
-    pretrain_epochs: int = 4
-    """Epochs of the classifier; those of the autoencoders are --epochs."""
-    flow_steps: int = 4
-    """K, steps of the planar flow."""
     data: DataSettings = _DIGITS
     """Which digits, and which are held out; --data digits needs no files."""
-    classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
-    """What the classifier learns."""
-    model: AutoencoderSettings = _MODEL
-    """Autoencoders and training."""
+    chain: ChainSettings = _CHAIN
+    """The models."""
     clustering: ClusteringSettings = field(default_factory=ClusteringSettings)
     """Groups, maps, scores."""
     common: RunSettings = field(default_factory=RunSettings)
@@ -49,12 +44,11 @@ class Settings:
 def main(settings: Settings) -> Path:
     """Train without the held-out digits, then judge how strange they look among the known ones of the test split."""
     begun = time.perf_counter()
-    if settings.model.fit.resume:
-        raise UserError("--resume names one training: it goes with pretrain_classifier.py, train_ae.py, train_vae.py")
     if not settings.data.held_out:
         raise UserError("--held-out names no digit: give one or more, for example --held-out 2 6")
     particles = open_set(settings.data, settings.common)
-    runs = _train(particles, settings)
+    wanted = LATENTS if settings.latent == "all" else (settings.latent,)
+    runs = train_models(wanted, particles, settings, settings.chain, settings.common)
     clustered, consensus = run_clustering(particles, runs, settings, settings.clustering, settings.common)
     draw_all(particles, runs, clustered, consensus, settings.common.work)
     result: dict[str, Any] = {
@@ -69,16 +63,6 @@ def main(settings: Settings) -> Path:
         write_json(run.path / "summary.json", result)
     print(run.path / "summary.json")
     return run.path / "summary.json"
-
-
-def _train(particles: ParticleSet, settings: Settings) -> list[Run]:
-    how, common = settings.model, settings.common
-    fit = replace(how.fit, epochs=settings.pretrain_epochs)
-    runs = [pretrain(particles, settings, settings.classifier, fit, common)]
-    for kind in ("ae", "vae", "planar-vae"):
-        if settings.latent in (kind, "all"):
-            runs.append(train_autoencoder(kind, settings.flow_steps, particles, settings, how, common))
-    return [run for run in runs if settings.latent in (run.kind, "all")]
 
 
 def _judged(run: Run) -> dict[str, Any]:

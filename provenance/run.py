@@ -26,13 +26,16 @@ _LIBRARIES = (
 )  # fmt: skip
 
 
-# The four models, and the command that makes a run of each; part of every error that misses one.
+# The models, and the command that makes a run of each; part of every error that misses one.
 TRAINED_BY = {
     "classifier": "python experiments/pretrain_classifier.py",
+    "icelearning": "python experiments/train_icelearning.py",
     "ae": "python experiments/train_ae.py",
     "vae": "python experiments/train_vae.py",
     "planar-vae": "python experiments/train_vae.py --flow planar",
 }
+LATENTS = ("classifier", "ae", "vae", "planar-vae")
+"""The kinds of run whose latents are clustered and searched; `--latent all` means these."""
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from autoencoders.chain import train_models
 from clustering.run import run_clustering
-from experiments.find_outliers import Settings, train_all
+from experiments.find_outliers import Settings
 from particles.sets import open_set
 from particles.table import read_parquet
-from provenance.run import PROJECT, Run, RunSettings
+from provenance.run import LATENTS, PROJECT, Run, RunSettings
 from provenance.settings import parse
 
-LATENTS = ("classifier", "ae", "vae", "planar-vae")
 N_CORE, N_STRANGE = 120, 10
 FLAGS = shlex.split(
     "--n-per-class 12 --n-core 120 --n-per-kind 1 --size 16 --epochs 1 --pretrain-epochs 1 --latent-dim 4 "
@@ -159,7 +159,7 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process(
     common = RunSettings(work_dir=tmp_path)
     settings = replace(parse(Settings, FLAGS), common=common)
     particles = open_set(settings.data, common, say=lambda _: None)
-    runs = train_all(particles, settings)
+    runs = train_models(LATENTS, particles, settings, settings.chain, common)
     clustered, consensus = run_clustering(particles, runs, settings, settings.clustering, common)
     for run in runs:
         assert run.path.joinpath("z.npy").read_bytes() == (only_run(work, run.kind).path / "z.npy").read_bytes(), (

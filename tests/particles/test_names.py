@@ -4,7 +4,7 @@ import time
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from particles.names import CoreName, parse_name, parse_names, sample_of, samples_of
@@ -37,6 +37,7 @@ def test_a_name_tells_what_is_documented_and_no_more(name: str) -> None:
     assert (parse_name(name), sample_of(name)) == TOLD[name]
 
 
+@settings(deadline=None)
 @given(NUMBER, NUMBER, NUMBER, NUMBER, NUMBER)
 def test_any_grip_name_gives_its_numbers_back(bag: int, top: int, bottom: int, repeat: int, particle: int) -> None:
     sample = f"GRIP_{bag}_{top}_{bottom}_{repeat}"
@@ -48,6 +49,7 @@ PARTS = st.sampled_from(["GRIP", "qcy", "QCY", "_", "_1", "_20", "_3046", "_fc80
 ANY_NAME = st.one_of(st.lists(PARTS, max_size=8).map("".join), st.text(st.characters(codec="utf-8")))
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), ANY_NAME)))
 def test_a_column_says_what_its_names_say(names: list[str | None]) -> None:
     column = pd.Series(names, dtype="string", index=range(5, 5 + len(names)))
