@@ -7,7 +7,6 @@ Measured are the instrument's masks, so the table tests the definitions, not the
 """
 
 import argparse
-import csv
 import math
 import os
 import sys
@@ -17,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+import pandas as pd
 
 from particles.scalars import FERET_ANGLES, SCALARS, measure
+from particles.sources.flowcam import FlowCam
+from particles.sources.listing import NUMBERS, read_listing
 
 CLOSE = 0.05  # a scalar counts as reproduced when its median relative error is below this
 # The collages hold blue where readers expect red: only with these weights (Rec. 601, reversed) does the mean
@@ -33,39 +34,26 @@ class Particle:
 
     crop: np.ndarray  # (H, W) uint8
     mask: np.ndarray  # (H, W) bool
-    raw: dict[str, str]  # its row of the .lst
+    raw: dict[str, float]  # the numbers of its row of the .lst
     exported: dict[str, float]  # the scalars of the exported table
 
 
 def read_runs(root: Path) -> Iterator[Particle]:
     """Every particle of every run folder below `root`, in order."""
     for listing in sorted(root.glob("*/*.lst")):
-        exported = list(csv.DictReader(listing.with_suffix(".csv").open(newline="", encoding="utf-8-sig")))
-        collages: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        for raw, row in zip(_read_listing(listing), exported, strict=True):
-            name = raw["collage_file"]
-            if name not in collages:
-                collages[name] = _read_collage(listing.parent / name)
-            grey, mask = collages[name]
-            x, y, width, height = (int(raw[f"image_{field}"]) for field in "xywh")
-            box = np.s_[y : y + height, x : x + width]
-            yield Particle(grey[box], mask[box], raw, {n: float(row[n]) for n in SCALARS if n in row})
+        source = FlowCam(listing.parent)
+        rows = pd.concat(source.rows(), ignore_index=True)
+        raw = pd.concat(read_listing(listing), ignore_index=True)
+        exported = pd.read_csv(listing.with_suffix(".csv"), encoding="utf-8-sig").set_index("Original Reference ID")
+        scalars = exported.loc[raw["image_id"], [name for name in SCALARS if name in exported]]
+        tables = (raw[list(NUMBERS)].to_dict("records"), scalars.to_dict("records"))
+        for row, numbers, values in zip(rows.itertuples(), *tables, strict=True):
+            yield Particle(instrument_grey(source.cut(row)), source.mask(row), numbers, values)
 
 
-def _read_listing(path: Path) -> Iterator[dict[str, str]]:
-    """Rows of a .lst: a version line, `num-fields|N`, N lines `name|type`, then the particles."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    count = int(lines[1].split("|")[1])
-    names = [line.split("|")[0] for line in lines[2 : 2 + count]]
-    for line in lines[2 + count :]:
-        yield dict(zip(names, line.split("|"), strict=True))
-
-
-def _read_collage(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Grey collage and its masks, (H, W) uint8 and (H, W) bool."""
-    pixels = np.asarray(Image.open(path))
-    grey = pixels if pixels.ndim == 2 else np.rint(pixels @ np.array(GREY_WEIGHTS)).astype(np.uint8)
-    return grey, np.asarray(Image.open(path.with_name(f"{path.stem}_bin.tif"))) > 0
+def instrument_grey(pixels: np.ndarray) -> np.ndarray:
+    """The grey that the instrument measures: (H, W) or (H, W, 3) as stored -> (H, W) uint8."""
+    return pixels if pixels.ndim == 2 else np.rint(pixels @ np.array(GREY_WEIGHTS)).astype(np.uint8)
 
 
 def relative_error(name: str, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
@@ -78,8 +66,7 @@ def relative_error(name: str, ours: np.ndarray, theirs: np.ndarray) -> np.ndarra
 def compare(particles: Sequence[Particle], use_fringe: bool) -> dict[str, tuple[float, float]]:
     """Median and 95th percentile of the relative error of every scalar that the runs export."""
     measured = [
-        measure(p.crop, float(p.raw["cal_const"]), p.mask, float(p.raw["fringe_size"]) if use_fringe else 0.0)
-        for p in particles
+        measure(p.crop, p.raw["cal_const"], p.mask, p.raw["fringe_size"] if use_fringe else 0.0) for p in particles
     ]
     errors = {}
     for name in SCALARS:
@@ -123,11 +110,11 @@ def report(particles: Sequence[Particle]) -> str:
 def _notes(particles: Sequence[Particle]) -> list[str]:
     """Agreement of raw pixel measures, and the disagreements that have a known cause."""
     pixels = np.array([p.mask.sum() for p in particles])
-    raw_area = np.array([float(p.raw["raw_area"]) for p in particles])
+    raw_area = np.array([p.raw["raw_area"] for p in particles])
     area = np.array([p.exported["Area (ABD)"] for p in particles])
-    scale = np.array([float(p.raw["cal_const"]) for p in particles])
+    scale = np.array([p.raw["cal_const"] for p in particles])
     share = area / (raw_area * scale**2)
-    same_feret = [abs(ferets_in_frame(p).mean() - float(p.raw["raw_feret_mean"])) < 1e-3 for p in particles]
+    same_feret = [abs(ferets_in_frame(p).mean() - p.raw["raw_feret_mean"]) < 1e-3 for p in particles]
     return [
         "Angles: part of 180 degrees. Rows where the instrument says 0 are left out. -: not in the export.",
         "",

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from clustering.consensus import consensus, ranks
 from clustering.groups import GroupSettings, dbscan, hdbscan_groups, kmeans
 from clustering.maps import MapSettings, tsne_map, umap_map
 from clustering.metrics import best_cluster, group_metrics, outlier_metrics
-from clustering.outliers import OutlierSettings, consensus, latent_scores, ranks
+from clustering.outliers import OutlierSettings, latent_scores
+from clustering.verdict import UNUSUAL, Kept, split_scores, write_consensus
 from particles.latents import Latents, read_latents
-from particles.measures import has_scalars, normalized_scalars
 from particles.sets import DataSettings, ParticleSet, open_set
 from particles.table import read_parquet, write_parquet
 from provenance.errors import UserError
@@ -20,6 +21,9 @@ from provenance.files import write_json
 from provenance.progress import progress, show_table
 from provenance.run import LATENTS, Run, RunSettings, find, started
 from provenance.settings import entry
+
+SUSPICIOUS = 0.2
+"""If more of the core than this is unusual, it is not the core that is new but the labels that do not fit it."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def run_clustering(
     Returns:
         One `clusters-<latent>` run each, and the `consensus` run.
     """
-    kept = _kept_ids(particles, how.drop_class, common)
+    kept = _kept(particles, how.drop_class, common)
     done = []
     with progress() as bars:
         bar = bars.add_task("clustering", total=len(runs))
@@ -99,38 +103,48 @@ def run_clustering(
             done.append(run)
             bars.advance(bar)
     with started("consensus", settings, common, particles.identity, done) as run:
-        _write_consensus(run, done, particles, kept, how.outliers, common.seed)
+        write_consensus(run, done, particles, kept, how.outliers, common.seed)
     _show([*done, run])
     return done, run
 
 
-def _kept_ids(particles: ParticleSet, drop: Sequence[str], common: RunSettings) -> pd.Series:
-    """Ids of the core particles to look at."""
-    core = particles.table.loc[particles.table["role"] == "core", "particle_id"]
-    if not drop:
-        return core
+def _kept(particles: ParticleSet, drop: Sequence[str], common: RunSettings) -> Kept:
+    rows = particles.table
     unknown = [name for name in drop if name not in particles.classes]
     if unknown:
         has = ", ".join(particles.classes) or "no classes"
         raise UserError(f"--drop-class {unknown[0]}: the classifier knows no such class; this data has {has}")
-    classifier = find("classifier", common.work, "z.npy", particles.fingerprint)
-    predicted = read_parquet(classifier.path / "index.parquet").set_index("particle_id")["predicted"]
-    kept = core[~predicted.loc[core].isin(list(drop)).to_numpy()]
-    print(
-        f"{len(core) - len(kept)} of {len(core)} core particles left out: the classifier calls them {', '.join(drop)}"
-    )
-    return kept
+    core = rows.loc[rows["role"] == "core", "particle_id"]
+    known = rows.loc[rows["label"].notna() & (rows["split"] != "train"), "particle_id"]
+    predicted = _predicted(particles, common, needed=bool(drop))
+    if drop and predicted is not None:
+        n = len(core)
+        core, known = (ids[~predicted.loc[ids].isin(list(drop)).to_numpy()] for ids in (core, known))
+        print(f"{n - len(core)} of {n} core particles left out: the classifier calls them {', '.join(drop)}")
+    return Kept(core, known, predicted)
+
+
+def _predicted(particles: ParticleSet, common: RunSettings, needed: bool) -> pd.Series | None:
+    if not particles.classes:
+        return None
+    try:
+        classifier = find("classifier", common.work, "z.npy", particles.fingerprint)
+    except UserError:
+        if needed:
+            raise
+        return None  # an autoencoder trained from scratch has no classifier beside it
+    return read_parquet(classifier.path / "index.parquet").set_index("particle_id")["predicted"]
 
 
 def cluster_latent(
-    run: Run, latents: Latents, kept: pd.Series, n_classes: int, how: ClusteringSettings, seed: int
+    run: Run, latents: Latents, kept: Kept, n_classes: int, how: ClusteringSettings, seed: int
 ) -> dict[str, Any]:
     """Group, map and score one latent into `run`'s folder.
 
     Args:
-        run: gets clusters.parquet, maps.parquet, outliers.parquet, metrics.json.
+        run: gets clusters.parquet, maps.parquet, outliers.parquet, known.parquet, metrics.json.
         latents: of the whole set.
-        kept: ids of the core particles to look at.
+        kept: whom to look at.
         n_classes: default number of KMeans clusters.
         how: methods.
         seed: of every method.
@@ -138,16 +152,17 @@ def cluster_latent(
     Returns:
         The metrics.
     """
-    core = latents.where(latents.index["particle_id"].isin(kept))
+    core, known = (latents.where(latents.index["particle_id"].isin(ids)) for ids in (kept.core, kept.known))
     # val and test labels stay out: a reference must not depend on what judges the model
     reference = latents.where((latents.index["role"] == "labeled") & (latents.index["split"] == "train"))
     if len(core) == 0:
         raise UserError("no core particles are left to look at: drop fewer classes")
     xy = umap_map(core.z, how.maps, seed)
     groups, details = _groups(xy, n_classes, how.groups, seed)
-    scores = latent_scores(core, reference, how.outliers, seed)
+    scores, of_known = split_scores(latent_scores(core, reference, how.outliers, seed, known), len(core))
     scores.insert(0, "hdbscan", groups.pop("glosh"))
     ids = core.index[["particle_id"]]
+    write_parquet(known.index[["particle_id"]].assign(**of_known), run.path / "known.parquet")
     write_parquet(ids.assign(**groups), run.path / "clusters.parquet")
     write_parquet(ids.assign(**_map_columns(core.z, xy, how.maps, seed)), run.path / "maps.parquet")
     metrics = _metrics(core.index, groups, details, scores)
@@ -199,28 +214,6 @@ def _metrics(
     return by_method
 
 
-def _write_consensus(
-    run: Run, done: Sequence[Run], particles: ParticleSet, kept: pd.Series, how: OutlierSettings, seed: int
-) -> None:
-    frames = {r.kind.removeprefix("clusters-"): read_parquet(r.path / "outliers.parquet") for r in done}
-    views = {name: frame.drop(columns=["score", "rank"]) for name, frame in frames.items()}
-    if has_scalars(particles.table):
-        views["scalars"] = _scalar_scores(particles.table, kept, how, seed)
-    ranked = consensus(views)
-    truth = particles.table.set_index("particle_id").loc[ranked["particle_id"], "is_outlier"].reset_index(drop=True)
-    write_parquet(ranked, run.path / "outliers.parquet")
-    write_json(run.path / "metrics.json", outlier_metrics(truth, ranked["score"].to_numpy()))
-
-
-def _scalar_scores(table: pd.DataFrame, kept: pd.Series, how: OutlierSettings, seed: int) -> pd.DataFrame:
-    """The measured scalars as one more view of the core: no network, nothing learned."""
-    is_core = table["particle_id"].isin(kept)
-    is_reference = (table["role"] == "labeled") & (table["split"] == "train")
-    vectors = Latents(normalized_scalars(table, is_core | is_reference), table)
-    core, reference = vectors.where(is_core), vectors.where(is_reference)
-    return pd.concat([core.index[["particle_id"]], latent_scores(core, reference, how, seed)], axis=1)
-
-
 def _show(runs: Sequence[Run]) -> None:
     """The table in the terminal: groups found and how well outliers are ranked."""
     rows = []
@@ -232,6 +225,9 @@ def _show(runs: Sequence[Run]) -> None:
                      best["auroc"], best["recall_at_n"]])  # fmt: skip
     m = runs[-1].results
     rows.append(["consensus", None, None, None, None, m["auroc"], m["recall_at_n"]])
+    if (m["share_unusual"] or 0) > SUSPICIOUS:
+        print(f"{m['share_unusual']:.0%} of the core have p <= {UNUSUAL}: the labeled set does not look like this "
+              "core's bulk; read p-values and discoveries with care")  # fmt: skip
     header = ["latent", "KMeans ARI", "DBSCAN n", "HDBSCAN n", "noise", "outlier AUROC", "recall_at_n"]
     show_table("What does not fit", header, rows)
 

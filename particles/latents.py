@@ -32,6 +32,10 @@ class Latents:
         keep = np.asarray(mask, dtype=bool)
         return Latents(np.asarray(self.z[keep]), self.index[keep].reset_index(drop=True))
 
+    def and_then(self, others: "Latents") -> "Latents":
+        """These rows, and the others' after them."""
+        return Latents(np.concatenate([self.z, others.z]), pd.concat([self.index, others.index], ignore_index=True))
+
     def write(self, folder: Path) -> None:
         """Write `z.npy` and `index.parquet`; z last, because its presence says that both are there."""
         write_parquet(self.index, folder / "index.parquet")

@@ -12,7 +12,9 @@ import pandas as pd
 from particles.packing import pack, pack_key
 from particles.pixels import PixelStore
 from particles.sources.digits import Digits, Mnist
+from particles.sources.flowcam import FlowCam, is_flowcam
 from particles.sources.folder import Folder
+from particles.sources.icelearning import UM_PER_PX, IceLearning, is_icelearning
 from particles.sources.source import Source
 from particles.sources.synthetic import Synthetic
 from particles.splits import assign
@@ -28,7 +30,7 @@ class DataSettings:
     """Which particles, and who plays what."""
 
     data: str = "synthetic"
-    """synthetic, mnist, digits, or a path: a folder of crops or a packed set."""
+    """synthetic, mnist, digits, or a path: a packed set, FlowCam runs, an ICELEARNING tree, a folder of crops."""
     core: str | None = None
     """Another set to search for outliers; its labels, if any, are not used."""
     held_out: tuple[str, ...] = ()
@@ -39,6 +41,8 @@ class DataSettings:
     """Where data lies: default $NUNATAK_DATA, else data/."""
     um_per_px: float | None = None
     """Scale of the crops of a folder in µm per px (FlowCam 20x: 0.2752); without it sizes are in px."""
+    flat_field: bool = False
+    """FlowCam runs: divide each crop by the run's calibration image, so that the background is even."""
     n_per_class: int = Synthetic.n_per_class
     """Synthetic: labeled particles of each class."""
     n_core: int = Synthetic.n_core
@@ -140,6 +144,13 @@ NAMED: dict[str, Callable[[DataSettings, int], Source]] = {
     "digits": lambda s, seed: Digits(),
 }
 
+DETECTED: tuple[tuple[Callable[[Path], bool], str, Callable[[DataSettings, Path], Source]], ...] = (
+    (is_flowcam, "holds FlowCam runs", lambda s, path: FlowCam(path, s.flat_field)),
+    (is_icelearning, "is an ICELEARNING tree", lambda s, path: IceLearning(path, s.um_per_px or UM_PER_PX)),
+    (lambda path: True, "is a folder of crops", lambda s, path: Folder(path, s.um_per_px)),
+)
+"""What a folder may be, asked in this order."""
+
 
 def find_source(data: str, settings: DataSettings, seed: int, say: Callable[[str], None] = print) -> Source:
     """What `--data` means: a built-in name, else a path as given, else a folder below the data root.
@@ -156,8 +167,9 @@ def find_source(data: str, settings: DataSettings, seed: int, say: Callable[[str
             raise UserError(str(error)) from error
     for path in (Path(data).expanduser(), settings.root / data):
         if path.is_dir():
-            say(f"data: {path} is a folder of crops")
-            return Folder(path.resolve(), settings.um_per_px)
+            what, make = next((what, make) for fits, what, make in DETECTED if fits(path))
+            say(f"data: {path} {what}")
+            return make(settings, path.resolve())
     raise UserError(f"--data {data}: no such folder; built in are {', '.join(NAMED)}")
 
 

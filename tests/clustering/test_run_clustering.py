@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from clustering.consensus import rarity
 from clustering.groups import GroupSettings
 from clustering.maps import MapSettings
-from clustering.outliers import knn_distance, rarity
+from clustering.outliers import knn_distance
 from clustering.run import ClusteringSettings, find_latents, run_clustering
 from particles.latents import Latents
 from particles.measures import normalized_scalars
@@ -109,7 +110,7 @@ def test_scalars_are_one_more_view_of_the_consensus(tmp_path: Path) -> None:
     _, consensus = run_clustering(particles, runs, HOW, HOW, common)
     ranked = read_parquet(consensus.path / "outliers.parquet").set_index("particle_id")
     own = [name for name in ranked if name.startswith("scalars.")]
-    assert own == ["scalars.knn", "scalars.mahalanobis", "scalars.isolation_forest"]
+    assert own == ["scalars.knn", "scalars.whitened", "scalars.mahalanobis", "scalars.isolation_forest"]
     rows = particles.table
     core, reference = rows["role"] == "core", (rows["role"] == "labeled") & (rows["split"] == "train")
     vectors = normalized_scalars(rows, core | reference)
@@ -126,6 +127,38 @@ def test_scalars_are_one_more_view_of_the_consensus(tmp_path: Path) -> None:
     index = read_parquet(classifier.path / "index.parquet")
     kept = index[(index["role"] == "core") & (index["predicted"] == "dust")]["particle_id"]
     assert set(read_parquet(some.path / "outliers.parquet")["particle_id"]) == set(kept)
+
+
+def test_a_p_value_is_how_many_known_particles_are_as_strange(tmp_path: Path) -> None:
+    particles, common = particle_set(tmp_path), RunSettings(work_dir=tmp_path)
+    clustered, consensus = run_clustering(particles, [latent_run("vae", particles, common, 0)], HOW, HOW, common)
+    held_back = particles.table.query("role == 'labeled' and split == 'test'")["particle_id"]
+    known = read_parquet(clustered[0].path / "known.parquet")
+    assert sorted(known["particle_id"]) == sorted(held_back)
+    core = read_parquet(clustered[0].path / "outliers.parquet")
+    ranked = read_parquet(consensus.path / "outliers.parquet").set_index("particle_id")
+    assert (ranked.loc[core["particle_id"], "p_value"] > 0).all()
+    assert set(ranked["p_value"].nsmallest(3).index) == {f"c{i}" for i in STRANGE}
+    assert ranked["p_value"].min() == pytest.approx(1 / (len(known) + 1)), "nothing known is as strange"
+    order = ranked.sort_values("rank")["p_value"]
+    assert order.is_monotonic_increasing, "a better rank never has a larger p-value"
+    assert consensus.results["discoveries"] == int(ranked["discovery"].sum())
+
+
+def test_known_particles_count_as_the_classes_stand_in_the_core(tmp_path: Path) -> None:
+    particles, common = particle_set(tmp_path), RunSettings(work_dir=tmp_path)
+    classifier = latent_run("classifier", particles, common, 1)
+    _, consensus = run_clustering(particles, [classifier], HOW, HOW, common)
+    ranked = read_parquet(consensus.path / "outliers.parquet")
+    predicted = read_parquet(classifier.path / "index.parquet").set_index("particle_id")["predicted"]
+    core = predicted.loc[ranked["particle_id"]].value_counts(normalize=True)
+    known = predicted.loc[particles.table.query("role == 'labeled' and split == 'test'")["particle_id"]]
+    share = known.value_counts(normalize=True)
+    weights = known.map(core / share)
+    assert set(share.index) == {"pollen"}
+    of_strangest = core["pollen"]  # the strangers are called dust, and no known particle is: they count most
+    strangers = ranked.set_index("particle_id").loc[[f"c{i}" for i in STRANGE], "p_value"]
+    np.testing.assert_allclose(strangers, of_strangest / (weights.sum() + of_strangest))
 
 
 def test_a_set_without_labels_has_no_classifier_and_no_truth_to_be_judged_by(tmp_path: Path) -> None:
@@ -145,7 +178,8 @@ def test_a_set_without_labels_has_no_classifier_and_no_truth_to_be_judged_by(tmp
     clustered, consensus = run_clustering(particles, runs[:1], HOW, HOW, common)
     results = clustered[0].results
     assert {results["kmeans"][name] for name in ("ari", "nmi", "acc")} == {None}
-    assert set(consensus.results.values()) == {None}
+    assert {name for name, value in consensus.results.items() if value is not None} == {"discoveries"}
+    assert consensus.results["discoveries"] == 0
     assert results["clusters"] == {}
     ranked = read_parquet(consensus.path / "outliers.parquet").set_index("particle_id")
     assert {f"c{i}" for i in STRANGE} == set(ranked[ranked["rank"] <= 3].index)

@@ -4,19 +4,22 @@ import pytest
 from scipy.spatial.distance import cdist
 from sklearn.covariance import LedoitWolf
 
-from clustering.outliers import (
+from clustering.consensus import (
     LATENT_WEIGHT,
     SCORE_WEIGHT,
     WORDS,
-    OutlierSettings,
     consensus,
+    consensus_of,
+    ranks,
+    rarity,
+    reasons,
+)
+from clustering.outliers import (
+    OutlierSettings,
     isolation,
     knn_distance,
     latent_scores,
     mahalanobis,
-    ranks,
-    rarity,
-    reasons,
     whitened_knn_distance,
 )
 from particles.latents import Latents
@@ -316,4 +319,36 @@ def test_every_score_has_words() -> None:
     z = points(40)
     losses = {name: np.zeros(40) for name in ("reconstruction", "kl", "neg_elbo")}
     scores = latent_scores(latents(z, **losses), latents(z[:0]), OutlierSettings(trees=5), seed=0)
-    assert set(scores) | {"hdbscan"} == set(WORDS) == set(SCORE_WEIGHT)
+    assert set(scores) == set(WORDS) == set(SCORE_WEIGHT)
+
+
+def test_glosh_is_shown_but_does_not_count() -> None:
+    ids = [f"p{i}" for i in range(30)]
+    score = np.random.default_rng(0).random(30)
+    plain = consensus({"ae": pd.DataFrame({"particle_id": ids, "knn": score})})
+    with_glosh = consensus({"ae": pd.DataFrame({"particle_id": ids, "hdbscan": score[::-1], "knn": score})})
+    pd.testing.assert_frame_equal(with_glosh, plain)
+
+
+def test_known_particles_are_scored_as_the_core_is_and_change_nothing_for_it() -> None:
+    bulk, known = points(200), points(50, seed=1)
+    alone = latent_scores(latents(bulk, "core"), latents(bulk[:0]), OutlierSettings(trees=20), seed=0)
+    both = latent_scores(
+        latents(bulk, "core"), latents(bulk[:0]), OutlierSettings(trees=20), 0, latents(known, "known", split="test")
+    )
+    pd.testing.assert_frame_equal(both[:200], alone, check_exact=False, rtol=1e-5)
+    np.testing.assert_allclose(both["knn"][200:], np.sort(cdist(known, bulk), axis=1)[:, :20].mean(1), rtol=1e-4)
+
+
+def test_what_the_consensus_of_others_would_be_is_what_it_is_for_a_particle_of_the_core() -> None:
+    rng = np.random.default_rng(0)
+    ids = [f"p{i}" for i in range(300)]
+    core = {
+        latent: pd.DataFrame({"particle_id": ids, "knn": rng.random(300), "mahalanobis": rng.random(300)})
+        for latent in ("classifier", "scalars")
+    }
+    twins = {latent: frame.iloc[::-1].reset_index(drop=True) for latent, frame in core.items()}
+    found = consensus_of(twins, core).set_index("particle_id")["score"]
+    pd.testing.assert_series_equal(found.loc[ids], consensus(core).set_index("particle_id")["score"])
+    strangest = {latent: pd.DataFrame({"particle_id": ["x"], "knn": [9.0], "mahalanobis": [9.0]}) for latent in core}
+    assert consensus_of(strangest, core)["score"][0] == pytest.approx(-np.log10(0.5 / 300))

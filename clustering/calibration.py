@@ -1,0 +1,70 @@
+"""How often would a known particle look this strange? Conformal p-values, and how far down a list to trust it."""
+
+import numpy as np
+import pandas as pd
+
+FALSE_DISCOVERY_RATE = 0.10
+"""Share of known particles that is tolerated among what is called a discovery."""
+
+
+def conformal_p_values(
+    score: np.ndarray, known: np.ndarray, weight: np.ndarray | None = None, own_weight: np.ndarray | None = None
+) -> np.ndarray:
+    """Weighted share of known particles that are as strange or stranger, the particle itself counted among them.
+
+    If a particle is drawn as the known ones were, its p-value is at most alpha with probability at most alpha (Vovk et
+    al. 2005; Bates et al. 2023, doi:10.1214/22-AOS2244; weights: Tibshirani et al. 2019, arXiv:1904.06019, eq. 6).
+
+    Args:
+        score: (N,) of the particles to judge, higher = stranger.
+        known: (M,) scores of particles that no model and no reference has seen.
+        weight: (M,) how much each known particle counts; default 1.
+        own_weight: (N,) the weight that each judged particle would have; default 1.
+
+    Returns:
+        (N,) in (0, 1].
+    """
+    weight = np.ones(len(known)) if weight is None else weight
+    own = np.ones(len(score)) if own_weight is None else own_weight
+    order = np.argsort(known, kind="stable")
+    # heaviness[i]: weight of everything from the i-th smallest score up
+    heaviness = np.append(np.cumsum(weight[order][::-1])[::-1], 0.0)
+    as_strange = heaviness[np.searchsorted(known[order], score, side="left")]
+    return (as_strange + own) / (heaviness[0] + own)
+
+
+def class_weights(core: pd.Series, known: pd.Series) -> pd.Series:
+    """How much a known particle of each class counts, so that the known ones have the mixture of the core.
+
+    A labeled set is balanced, a core is nearly all dust.
+
+    Args:
+        core: (N,) predicted classes of the core.
+        known: (M,) predicted classes of the known particles.
+
+    Returns:
+        By class, mean 1 over the known; classes that only the core has get the largest weight there is.
+    """
+    shares = known.value_counts(normalize=True)
+    weights = core.value_counts(normalize=True).reindex(shares.index, fill_value=0.0) / shares
+    absent = sorted(set(core.unique()) - set(shares.index))
+    return pd.concat([weights, pd.Series(weights.max(), index=absent)]).astype(float)
+
+
+def discoveries(p_values: np.ndarray, rate: float = FALSE_DISCOVERY_RATE) -> np.ndarray:
+    """Which particles to call new so that at most `rate` of them are expected to be known after all.
+
+    Benjamini & Hochberg (1995, doi:10.1111/j.2517-6161.1995.tb02031.x): all up to the largest p-value that is at most
+    `rate` times its rank over N. It holds for conformal p-values of one calibration set too (Bates et al. 2023).
+
+    Args:
+        p_values: (N,).
+        rate: tolerated share.
+
+    Returns:
+        (N,) bool.
+    """
+    n = len(p_values)
+    ordered = np.sort(p_values)
+    within = np.flatnonzero(ordered <= rate * np.arange(1, n + 1) / n)
+    return p_values <= ordered[within[-1]] if len(within) else np.zeros(n, dtype=bool)

@@ -1,0 +1,132 @@
+"""One rank over all scores of all views, and the reasons for it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+WORDS = {
+    "knn": "far from its nearest neighbors",
+    "whitened": "unlike its neighbors in what seldom varies",
+    "mahalanobis": "far from every known class",
+    "isolation_forest": "easily isolated",
+    "reconstruction": "badly reconstructed",
+    "kl": "costly to encode",
+    "neg_elbo": "improbable",
+}
+"""What a score says, in a reader's words."""
+
+LATENT_WEIGHT = {"classifier": 1.0, "scalars": 1.0, "ae": 0.02, "vae": 0.02, "planar-vae": 0.02}
+SCORE_WEIGHT = {
+    "knn": 1.0,
+    "whitened": 1.0,
+    "mahalanobis": 0.5,
+    "isolation_forest": 0.25,
+    "reconstruction": 0.25,
+    "kl": 0.1,
+    "neg_elbo": 0.1,
+}
+"""How much a view and a score count in the consensus, by what they found on synthetic cores of seeds that no result is
+reported on (docs/architecture.md, "The consensus"). A score that is not here (GLOSH, of the map and so of the core
+alone) is shown, but does not count."""
+
+
+def rarity(score: np.ndarray, core: np.ndarray | None = None) -> np.ndarray:
+    """A score's rank in the core as a share: 0.99 means stranger than 99 % of the core.
+
+    Args:
+        score: (N,).
+        core: (M,) the scores of the core, if others than `score`.
+
+    Returns:
+        (N,) in (0, 1).
+    """
+    among = np.sort(score if core is None else core)
+    below, up_to = (np.searchsorted(among, score, side=side) for side in ("left", "right"))
+    return np.clip((below + up_to) / 2, 0.5, len(among) - 0.5) / len(among)
+
+
+def consensus(scores: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """One rank over all scores of all latents.
+
+    Each score's rarity r becomes a surprise, -log10(1 - r), so that a particle in the top thousandth of one score
+    counts more than one in the top third of many (Fisher's way to combine p-values); the consensus is the weighted
+    mean of the surprises.
+
+    Args:
+        scores: for each latent a frame with `particle_id` and one column per score.
+
+    Returns:
+        A frame in the order of the first latent's rows: `particle_id`, `<latent>.<score>` rarities, `score` (mean
+        surprise), `rank` (1 = strangest), `reasons`.
+    """
+    ids = next(iter(scores.values()))["particle_id"].reset_index(drop=True)
+    rarities = _rarities(scores, scores, ids)
+    shares = _shares(rarities)  # (N, scores), in what each contributes
+    result = pd.concat([ids, rarities], axis=1)
+    result["score"] = shares.sum(axis=1)
+    result["rank"] = ranks(result["score"].to_numpy())
+    columns = list(rarities)
+    result["reasons"] = [reasons(columns, r, s) for r, s in zip(rarities.to_numpy(), shares, strict=True)]
+    return result
+
+
+def consensus_of(others: dict[str, pd.DataFrame], core: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The consensus score that particles outside the core would have within it.
+
+    Args:
+        others: as the core's, for the other particles.
+        core: what `consensus` was given.
+
+    Returns:
+        `particle_id` and `score`, in the order of the first latent's rows.
+    """
+    ids = next(iter(others.values()))["particle_id"].reset_index(drop=True)
+    return pd.DataFrame({"particle_id": ids, "score": _shares(_rarities(others, core, ids)).sum(axis=1)})
+
+
+def _rarities(scores: dict[str, pd.DataFrame], core: dict[str, pd.DataFrame], ids: pd.Series) -> pd.DataFrame:
+    columns = {}
+    for latent, frame in scores.items():
+        ordered = frame.set_index("particle_id").loc[ids]  # joined by id, never by position
+        for name in ordered.columns.intersection(list(SCORE_WEIGHT), sort=False):
+            columns[f"{latent}.{name}"] = rarity(ordered[name].to_numpy(), core[latent][name].to_numpy())
+    return pd.DataFrame(columns)
+
+
+def _shares(rarities: pd.DataFrame) -> np.ndarray:
+    """What each score contributes to the consensus: (N, scores)."""
+    weights = np.array([_weight(name) for name in rarities])
+    return -np.log10(1 - rarities.to_numpy()) * weights / weights.sum()
+
+
+def _weight(column: str) -> float:
+    latent, score = column.split(".")
+    return LATENT_WEIGHT.get(latent, 1.0) * SCORE_WEIGHT[score]
+
+
+def ranks(score: np.ndarray) -> np.ndarray:
+    """1 = strangest; equal scores keep the order of the rows: (N,) -> (N,) int64."""
+    order = np.argsort(-score, kind="stable")
+    rank = np.empty(len(score), dtype=np.int64)
+    rank[order] = np.arange(1, len(score) + 1)
+    return rank
+
+
+def reasons(columns: Sequence[str], rarities: np.ndarray, shares: np.ndarray, most: int = 3) -> str:
+    """The scores that put a particle where it is, the largest contribution first, in plain words.
+
+    Args:
+        columns: `<latent>.<score>` names, one a score.
+        rarities: (scores,) share of the core that is less strange.
+        shares: (scores,) what each score contributes to the consensus.
+        most: how many reasons.
+    """
+    strongest = np.argsort(-shares, kind="stable")[:most]
+    named = ((*columns[i].split("."), rarities[i]) for i in strongest)
+    return "; ".join(f"{WORDS[score]} ({latent}, {_top(value)})" for latent, score, value in named)
+
+
+def _top(value: float) -> str:
+    share = 100 * (1 - value)
+    return f"top {share:.2g} %" if share < 10 else f"top {share:.0f} %"

@@ -1,0 +1,100 @@
+"""All views of a core -> one rank, one p-value and the reasons for each particle."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from clustering.calibration import class_weights, conformal_p_values, discoveries
+from clustering.consensus import consensus, consensus_of
+from clustering.metrics import outlier_metrics
+from clustering.outliers import OutlierSettings, latent_scores
+from particles.latents import Latents
+from particles.measures import has_scalars, normalized_scalars
+from particles.sets import ParticleSet
+from particles.table import read_parquet, write_parquet
+from provenance.files import write_json
+from provenance.run import Run
+
+UNUSUAL = 0.05
+"""A p-value that one known particle in twenty has."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Whom to look at."""
+
+    core: pd.Series
+    """Ids of the core particles."""
+    known: pd.Series
+    """Ids of labeled particles that nothing was learned from: what a known particle scores."""
+    predicted: pd.Series | None
+    """The classifier's class by id, where there is a classifier."""
+
+
+def split_scores(scores: pd.DataFrame, n_core: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Scores of the core, and of the known particles that stand after it."""
+    return scores[:n_core], scores[n_core:].reset_index(drop=True)
+
+
+def write_consensus(
+    run: Run, done: Sequence[Run], particles: ParticleSet, kept: Kept, how: OutlierSettings, seed: int
+) -> None:
+    """Rank the core over all views and calibrate the rank.
+
+    Args:
+        run: the `consensus` run; gets outliers.parquet, metrics.json.
+        done: the `clusters-<latent>` runs.
+        particles: the set, for its scalars and, where it is known, its truth.
+        kept: whom to look at.
+        how: scores of the scalars.
+        seed: of those.
+    """
+    views, of_known = {}, {}
+    for latent in done:
+        name = latent.kind.removeprefix("clusters-")
+        views[name] = read_parquet(latent.path / "outliers.parquet").drop(columns=["score", "rank"])
+        of_known[name] = read_parquet(latent.path / "known.parquet")
+    if has_scalars(particles.table):
+        views["scalars"], of_known["scalars"] = _scalar_scores(particles.table, kept, how, seed)
+    ranked = _calibrated(consensus(views), consensus_of(of_known, views), kept)
+    truth = particles.table.set_index("particle_id").loc[ranked["particle_id"], "is_outlier"].reset_index(drop=True)
+    write_parquet(ranked, run.path / "outliers.parquet")
+    write_json(run.path / "metrics.json", outlier_metrics(truth, ranked["score"].to_numpy()) | _promise(ranked, truth))
+
+
+def _scalar_scores(
+    table: pd.DataFrame, kept: Kept, how: OutlierSettings, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The measured scalars as one more view, of the core and of the known: no network, nothing learned."""
+    is_core, is_known = (table["particle_id"].isin(ids) for ids in (kept.core, kept.known))
+    is_reference = (table["role"] == "labeled") & (table["split"] == "train")
+    vectors = Latents(normalized_scalars(table, is_core | is_reference), table)
+    core, known, reference = (vectors.where(rows) for rows in (is_core, is_known, is_reference))
+    both = split_scores(latent_scores(core, reference, how, seed, known), len(core))
+    mine, theirs = (
+        pd.concat([who.index[["particle_id"]], of], axis=1) for who, of in zip((core, known), both, strict=True)
+    )
+    return mine, theirs
+
+
+def _calibrated(ranked: pd.DataFrame, known: pd.DataFrame, kept: Kept) -> pd.DataFrame:
+    """With `p_value` and `discovery`; missing where no labeled particle was kept from the models."""
+    if known.empty:
+        return ranked.assign(p_value=np.nan, discovery=False)
+    weights: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
+    if kept.predicted is not None:
+        classes = [kept.predicted.loc[frame["particle_id"]].reset_index(drop=True) for frame in (known, ranked)]
+        by_class = class_weights(classes[1], classes[0])
+        weights = (classes[0].map(by_class).to_numpy(dtype=float), classes[1].map(by_class).to_numpy(dtype=float))
+    p_values = conformal_p_values(ranked["score"].to_numpy(), known["score"].to_numpy(), *weights)
+    return ranked.assign(p_value=p_values, discovery=discoveries(p_values))
+
+
+def _promise(ranked: pd.DataFrame, truth: pd.Series) -> dict[str, float | int | None]:
+    """How many discoveries there are and, where the truth is known, the share of them that is false."""
+    found = ranked["discovery"].to_numpy()
+    wrong = truth[found].eq(False).mean() if found.any() and truth.notna().any() else None
+    share = float((ranked["p_value"] <= UNUSUAL).mean()) if ranked["p_value"].notna().any() else None
+    return {"discoveries": int(found.sum()), "false_discoveries": wrong, "share_unusual": share}

@@ -1,0 +1,70 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import false_discovery_control, kstest
+
+from clustering.calibration import class_weights, conformal_p_values, discoveries
+
+
+def test_a_p_value_is_the_share_of_known_ones_that_are_as_strange() -> None:
+    known = np.array([3.0, 1.0, 2.0, 2.0])
+    np.testing.assert_allclose(conformal_p_values(np.array([0.0, 2.0, 2.5, 9.0]), known), [1, 4 / 5, 2 / 5, 1 / 5])
+
+
+def test_a_known_particle_of_weight_two_is_two_particles() -> None:
+    rng = np.random.default_rng(0)
+    score, known, times = rng.normal(size=40), rng.normal(size=60), rng.integers(1, 4, size=60)
+    expected = conformal_p_values(score, np.repeat(known, times))
+    np.testing.assert_allclose(conformal_p_values(score, known, times.astype(float)), expected)
+
+
+def test_p_values_of_known_particles_are_uniform_and_of_strange_ones_small() -> None:
+    rng = np.random.default_rng(1)
+    p = conformal_p_values(rng.gamma(2.0, size=5000), rng.gamma(2.0, size=200_000))
+    assert kstest(p, "uniform").pvalue > 0.01
+    assert conformal_p_values(rng.gamma(2.0, size=50) + 12, rng.gamma(2.0, size=20_000)).max() < 0.001
+
+
+def test_weights_undo_another_mixture_of_the_same_classes() -> None:
+    rng = np.random.default_rng(2)
+    shift = {"dust": 0.0, "camp": 3.0}
+    known = pd.Series(["dust"] * 4000 + ["camp"] * 4000)
+    core = pd.Series(["dust"] * 19_000 + ["camp"] * 1000)
+    scores = {name: rng.normal(of.map(shift)) for name, of in (("known", known), ("core", core))}
+    weights = class_weights(core, known)
+    np.testing.assert_allclose([weights["dust"], weights["camp"]], [0.95 / 0.5, 0.05 / 0.5])
+    weighed = conformal_p_values(
+        scores["core"], scores["known"], known.map(weights).to_numpy(), core.map(weights).to_numpy()
+    )
+    assert abs(np.mean(weighed < 0.05) - 0.05) < 0.006
+    assert np.mean(conformal_p_values(scores["core"], scores["known"]) < 0.05) < 0.01, "unweighted: far too cautious"
+
+
+def test_a_class_that_no_known_particle_has_counts_most() -> None:
+    weights = class_weights(pd.Series(["dust", "dust", "dust", "oak", "camp"]), pd.Series(["dust", "camp"]))
+    assert weights.to_dict() == pytest.approx({"dust": 1.2, "camp": 0.4, "oak": 1.2})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_discoveries_are_those_of_benjamini_and_hochberg(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    p = np.concatenate([rng.random(300), rng.random(40) * 0.002])
+    np.testing.assert_array_equal(discoveries(p, 0.1), false_discovery_control(p, method="bh") <= 0.1)
+
+
+def test_no_discovery_where_nothing_is_strange() -> None:
+    p = (np.arange(100) + 1) / 100
+    assert not discoveries(p, 0.1).any() or p[0] <= 0.001
+    assert not discoveries(np.ones(3)).any()
+    assert discoveries(np.full(4, 0.05)).all()
+
+
+def test_the_share_of_false_discoveries_keeps_its_promise() -> None:
+    rng = np.random.default_rng(3)
+    false = []
+    for _ in range(200):
+        score = np.concatenate([rng.normal(size=900), rng.normal(4.0, size=100)])
+        found = discoveries(conformal_p_values(score, rng.normal(size=2000)), 0.1)
+        false.append(found[:900].sum() / max(1, found.sum()))
+    assert np.mean(false) < 0.1 + 3 * np.std(false) / np.sqrt(200)
+    assert np.mean(false) > 0.04, "and is not won by calling nothing a discovery"
