@@ -177,7 +177,7 @@ def fit(model: L.LightningModule, data: ParticleData, run: Run, settings: FitSet
     )
     trainer = L.Trainer(
         max_epochs=settings.epochs, logger=False, deterministic=True, enable_model_summary=False,
-        precision=_precision(settings.precision), default_root_dir=run.path, num_sanity_val_steps=0,
+        precision=resolve_precision(settings.precision), default_root_dir=run.path, num_sanity_val_steps=0,
         callbacks=[best, last, Curves(run.path / "metrics.csv"), SeedEachStep(seed), RichProgressBar(leave=False)],
     )  # fmt: skip
     before = run.path / "last.ckpt"
@@ -196,7 +196,7 @@ def _quiet_lightning() -> None:
     warnings.filterwarnings("ignore", module="lightning.*")
 
 
-def _precision(wanted: Precision) -> Literal["32-true", "bf16-mixed"]:
+def resolve_precision(wanted: Precision) -> Literal["32-true", "bf16-mixed"]:
     if wanted == "32":
         return "32-true"
     if wanted == "bf16" or torch.cuda.is_available():

@@ -52,7 +52,7 @@ def pack_key(source: Source, settings: PackSettings) -> str:
 
 
 def pack(source: Source, folder: Path, settings: PackSettings, say: Callable[[str], None] = print) -> None:
-    """Pack `source` into `folder`; finished shards of an earlier, killed run are kept.
+    """Pack `source` into `folder`, unless that was done; finished shards of an earlier, killed run are kept.
 
     Args:
         source: where rows and crops come from.
@@ -64,6 +64,10 @@ def pack(source: Source, folder: Path, settings: PackSettings, say: Callable[[st
         UserError: the source has no particles, or none that can be used.
     """
     key = pack_key(source, settings)
+    done = folder / "set.json"
+    if done.exists() and read_json(done).get("key") == key:
+        say(f"{folder} holds this already: the source has not changed since it was packed")
+        return
     _start_over_if_changed(folder, key)
     n = take_inventory(source, folder / "rows", SHARD_ROWS)
     shards = -(-n // SHARD_ROWS)

@@ -100,9 +100,9 @@ def open_set(settings: DataSettings, common: RunSettings, say: Callable[[str], N
     Raises:
         UserError: nothing there, nothing usable, or a held-out class that does not exist.
     """
-    folders = [_packed(settings.data, settings, common, say)]
+    folders = [packed_folder(settings.data, settings, common, say)]
     if settings.core:
-        folders.append(_packed(settings.core, settings, common, say))
+        folders.append(packed_folder(settings.core, settings, common, say))
     infos = [read_json(folder / "set.json") for folder in folders]
     tables = [read_parquet(folder / "table.parquet") for folder in folders]
     if settings.core:
@@ -125,8 +125,18 @@ def open_set(settings: DataSettings, common: RunSettings, say: Callable[[str], N
     )
 
 
-def _packed(data: str, settings: DataSettings, common: RunSettings, say: Callable[[str], None]) -> Path:
-    """The folder of a packed set: the given one, or one packed now or before from a source."""
+def packed_folder(data: str, settings: DataSettings, common: RunSettings, say: Callable[[str], None]) -> Path:
+    """The folder of a packed set: the given one, or one packed now or before from a source.
+
+    Args:
+        data: a built-in name or a path.
+        settings: how to find and pack it.
+        common: seed and work folder.
+        say: takes one-line messages.
+
+    Raises:
+        UserError: nothing there, or nothing usable.
+    """
     path = Path(data).expanduser()
     if data not in NAMED and (path / "set.json").is_file():
         say(f"data: {path} is a packed set; size, fit and corrections are those it was packed with")

@@ -213,3 +213,18 @@ def test_kill_9_at_ten_random_moments_loses_nothing(tmp_path: Path) -> None:
     pack(Streamed(n=60), tmp_path / "cut", PLAIN, silent)
     assert content(tmp_path / "cut") == content(tmp_path / "whole"), "no half-written file is left either"
     assert read_json(tmp_path / "cut" / "set.json")["n"] == 54
+
+
+def test_an_unchanged_source_is_not_packed_twice(tmp_path: Path) -> None:
+    class Unread(Streamed):
+        def rows(self) -> Any:
+            raise AssertionError("packed before")
+
+    pack(Streamed(), tmp_path, PLAIN, silent)
+    before = content(tmp_path)
+    said: list[str] = []
+    pack(Unread(), tmp_path, PLAIN, said.append)
+    assert content(tmp_path) == before
+    assert "has not changed" in said[0]
+    pack(Streamed(n=9), tmp_path, PLAIN, silent)
+    assert read_json(tmp_path / "set.json")["n"] == 8
