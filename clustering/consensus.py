@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 WORDS = {
     "knn": "far from its nearest neighbors",
     "whitened": "unlike its neighbors in what seldom varies",
     "mahalanobis": "far from every known class",
     "isolation_forest": "easily isolated",
+    "neg_max_logit": "claimed by no known class",
     "reconstruction": "badly reconstructed",
     "kl": "costly to encode",
     "neg_elbo": "improbable",
@@ -22,6 +24,7 @@ SCORE_WEIGHT = {
     "whitened": 1.0,
     "mahalanobis": 0.5,
     "isolation_forest": 0.25,
+    "neg_max_logit": 1.0,
     "reconstruction": 0.25,
     "kl": 0.1,
     "neg_elbo": 0.1,
@@ -49,9 +52,9 @@ def rarity(score: np.ndarray, core: np.ndarray | None = None) -> np.ndarray:
 def consensus(scores: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """One rank over all scores of all latents.
 
-    Each score's rarity r becomes a surprise, -log10(1 - r), so that a particle in the top thousandth of one score
-    counts more than one in the top third of many (Fisher's way to combine p-values); the consensus is the weighted
-    mean of the surprises.
+    Each score's rarity r becomes a surprise, the normal deviate that is exceeded by a share 1 - r; the consensus is
+    the weighted mean of the surprises (Stouffer's way to combine p-values). What is rare by one score but ordinary by
+    the others comes after what is rare by all.
 
     Args:
         scores: for each latent a frame with `particle_id` and one column per score.
@@ -97,7 +100,7 @@ def _rarities(scores: dict[str, pd.DataFrame], core: dict[str, pd.DataFrame], id
 def _shares(rarities: pd.DataFrame) -> np.ndarray:
     """What each score contributes to the consensus: (N, scores)."""
     weights = np.array([_weight(name) for name in rarities])
-    return -np.log10(1 - rarities.to_numpy()) * weights / weights.sum()
+    return norm.ppf(rarities.to_numpy()) * weights / weights.sum()
 
 
 def _weight(column: str) -> float:

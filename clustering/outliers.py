@@ -11,8 +11,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from particles.latents import Latents
 
-PER_ROW_LOSSES = ("reconstruction", "kl", "neg_elbo")
-"""Index columns of an autoencoder's latents that are scores as they stand."""
+PER_ROW = ("neg_max_logit", "reconstruction", "kl", "neg_elbo")
+"""Index columns of latents that are scores as they stand: the first of the classifier (Vaze et al. 2022,
+arXiv:2110.06207), the others of autoencoders."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def latent_scores(
 
     Returns:
         N rows of the core, then C of the known: `knn`, `whitened`, `mahalanobis`, `isolation_forest`, and those of
-        `PER_ROW_LOSSES` that the core has.
+        `PER_ROW` that the core has.
     """
     # The bulk is what the models learned from. A test split that plays the core is not part of it, or a novelty that
     # comes in hundreds would be its own nearest neighbor.
@@ -59,8 +60,8 @@ def latent_scores(
         "mahalanobis": mahalanobis(judged.z, bulk, labels),
         "isolation_forest": isolation(judged.z, bulk, settings.trees, seed),
     }
-    losses = {name: judged.index[name].to_numpy() for name in PER_ROW_LOSSES if name in judged.index}
-    return pd.DataFrame(scores | losses)
+    own_scores = {name: judged.index[name].to_numpy() for name in PER_ROW if name in judged.index}
+    return pd.DataFrame(scores | own_scores)
 
 
 def knn_distance(z: np.ndarray, bulk: np.ndarray, k: int, own: np.ndarray | None = None) -> np.ndarray:

@@ -20,18 +20,21 @@ def encode_classifier(model: ClassifierTraining, particles: ParticleSet) -> Late
     """The penultimate layer and the class probabilities of every row.
 
     Returns:
-        Latents with z (N, 512), and index columns `predicted`, `confidence`, `prob_<class>`.
+        Latents with z (N, 512), and index columns `predicted`, `confidence`, `neg_max_logit` (no class claims it),
+        `prob_<class>`.
     """
-    z, probabilities = [], []
+    z, every = [], []
     with inference(model), torch.inference_mode():
         for x in batches(particles, "encoding, classifier", device_of(model)):
             features = model.net.trunk(x)
             z.append(features.cpu().numpy())
-            probabilities.append(model.net.head(features).softmax(dim=1).cpu().numpy())
-    p = np.concatenate(probabilities)
+            every.append(model.net.head(features).cpu())
+    logits = torch.cat(every)
+    p = logits.softmax(dim=1).numpy()
     index = index_of(particles)
     index["predicted"] = pd.array([model.classes[i] for i in p.argmax(axis=1)], dtype="string")
     index["confidence"] = p.max(axis=1)
+    index["neg_max_logit"] = -logits.amax(dim=1).numpy()
     columns = pd.DataFrame(p, columns=[f"prob_{name}" for name in model.classes])
     return Latents(np.concatenate(z), pd.concat([index, columns], axis=1))
 

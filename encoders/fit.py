@@ -197,6 +197,7 @@ def _quiet_lightning() -> None:
 
 
 def resolve_precision(wanted: Precision) -> Literal["32-true", "bf16-mixed"]:
+    """What `auto` means on this machine."""
     if wanted == "32":
         return "32-true"
     if wanted == "bf16" or torch.cuda.is_available():

@@ -1,3 +1,5 @@
+from statistics import NormalDist
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -211,10 +213,10 @@ def frames(n: int = 40) -> dict[str, pd.DataFrame]:
 
 
 def surprise(score: pd.Series) -> np.ndarray:
-    """What the consensus sees of a score without ties, counted anew: 0.3 in the middle, log10(2 N) at the top."""
+    """What the consensus sees of a score without ties, counted anew: the normal deviate of its rank."""
     values = score.to_numpy()
     below = (values[:, None] > values[None, :]).sum(axis=1)
-    return -np.log10(1 - (below + 0.5) / len(values))
+    return np.array([NormalDist().inv_cdf((b + 0.5) / len(values)) for b in below])
 
 
 def test_consensus_is_the_weighted_mean_surprise() -> None:
@@ -225,7 +227,9 @@ def test_consensus_is_the_weighted_mean_surprise() -> None:
     expected = np.average([surprise(score) for score in columns.values()], axis=0, weights=weights)
     np.testing.assert_allclose(result["score"], expected)
     assert len(set(weights)) > 1
-    assert result["score"].max() == pytest.approx(np.log10(2 * 40)), "weights sum to 1: most is all scores at the top"
+    assert result["score"].max() == pytest.approx(NormalDist().inv_cdf(39.5 / 40)), (
+        "weights sum to 1: most is all scores at the top"
+    )
     assert list(result.columns) == [
         "particle_id", "vae.knn", "vae.neg_elbo", "planar-vae.knn", "score", "rank", "reasons",
     ]  # fmt: skip
@@ -276,12 +280,17 @@ def test_consensus_sees_ranks_alone() -> None:
     pd.testing.assert_frame_equal(consensus(stretched), consensus(scores))
 
 
-def test_one_extreme_score_counts_more_than_many_mild_ones() -> None:
+def test_what_is_rare_by_all_scores_comes_before_what_is_rarer_by_one_alone() -> None:
     ids = [f"p{i}" for i in range(1000)]
-    one, two = np.arange(1000.0), np.arange(1000.0)[::-1].copy()
-    alike = {name: pd.DataFrame({"particle_id": ids, "knn": score}) for name, score in (("ae", one), ("vae", two))}
-    result = consensus(alike)
-    assert result["score"].iloc[[0, 999]].min() > result["score"].iloc[500] * 2
+    rng = np.random.default_rng(0)
+    views = {name: rng.permutation(1000).astype(float) for name in ("classifier", "scalars")}
+    for view in views.values():
+        view[[0, 1]] = 970.5, 500.5  # p0 is in the top 3 % of both, p1 in the middle of both
+    views["classifier"][1] = 2000.0  # and the strangest by one
+    result = consensus({n: pd.DataFrame({"particle_id": ids, "knn": v}) for n, v in views.items()}).set_index(
+        "particle_id"
+    )
+    assert result.loc["p0", "rank"] < result.loc["p1", "rank"] < 100
 
 
 def test_reasons_name_the_largest_contributions_in_words() -> None:
@@ -300,7 +309,7 @@ def test_reasons_of_the_consensus_go_by_weighted_surprise() -> None:
     for _, row in result.iterrows():
         columns = [name for name in result.columns if "." in name]
         weights = [LATENT_WEIGHT[c.split(".")[0]] * SCORE_WEIGHT[c.split(".")[1]] for c in columns]
-        parts = {c: -w * np.log10(1 - row[c]) for c, w in zip(columns, weights, strict=True)}
+        parts = {c: w * NormalDist().inv_cdf(row[c]) for c, w in zip(columns, weights, strict=True)}
         first = max(parts, key=lambda c: parts[c])
         latent, score = first.split(".")
         assert row["reasons"].startswith(f"{WORDS[score]} ({latent}, top ")
@@ -317,7 +326,7 @@ def test_reasons_of_a_planted_particle_name_its_score() -> None:
 
 def test_every_score_has_words() -> None:
     z = points(40)
-    losses = {name: np.zeros(40) for name in ("reconstruction", "kl", "neg_elbo")}
+    losses = {name: np.zeros(40) for name in ("neg_max_logit", "reconstruction", "kl", "neg_elbo")}
     scores = latent_scores(latents(z, **losses), latents(z[:0]), OutlierSettings(trees=5), seed=0)
     assert set(scores) == set(WORDS) == set(SCORE_WEIGHT)
 
@@ -351,4 +360,4 @@ def test_what_the_consensus_of_others_would_be_is_what_it_is_for_a_particle_of_t
     found = consensus_of(twins, core).set_index("particle_id")["score"]
     pd.testing.assert_series_equal(found.loc[ids], consensus(core).set_index("particle_id")["score"])
     strangest = {latent: pd.DataFrame({"particle_id": ["x"], "knn": [9.0], "mahalanobis": [9.0]}) for latent in core}
-    assert consensus_of(strangest, core)["score"][0] == pytest.approx(-np.log10(0.5 / 300))
+    assert consensus_of(strangest, core)["score"][0] == pytest.approx(NormalDist().inv_cdf(1 - 0.5 / 300))

@@ -72,6 +72,9 @@ def test_z_is_the_penultimate_layer_that_the_head_turns_into_the_probabilities(
     np.testing.assert_allclose(p.sum(1), 1.0, atol=1e-5)
     assert latents.index["predicted"].tolist() == [particles.classes[i] for i in p.argmax(1)]
     np.testing.assert_array_equal(latents.index["confidence"], p.max(1))
+    with torch.no_grad():
+        logits = model.net.head(torch.from_numpy(latents.z)).numpy()
+    np.testing.assert_allclose(latents.index["neg_max_logit"], -logits.max(1), atol=1e-5)
     assert latents.index["predicted"].nunique() > 1
 
 
