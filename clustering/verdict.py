@@ -57,14 +57,14 @@ def write_consensus(
         views[name] = read_parquet(latent.path / "outliers.parquet").drop(columns=["score", "rank"])
         of_known[name] = read_parquet(latent.path / "known.parquet")
     if has_scalars(particles.table):
-        views["scalars"], of_known["scalars"] = _scalar_scores(particles.table, kept, how, seed)
-    ranked = _calibrated(consensus(views), consensus_of(of_known, views), kept)
+        views["scalars"], of_known["scalars"] = scalar_scores(particles.table, kept, how, seed)
+    ranked = calibrated(consensus(views), consensus_of(of_known, views), kept)
     truth = particles.table.set_index("particle_id").loc[ranked["particle_id"], "is_outlier"].reset_index(drop=True)
     write_parquet(ranked, run.path / "outliers.parquet")
     write_json(run.path / "metrics.json", outlier_metrics(truth, ranked["score"].to_numpy()) | _promise(ranked, truth))
 
 
-def _scalar_scores(
+def scalar_scores(
     table: pd.DataFrame, kept: Kept, how: OutlierSettings, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The measured scalars as one more view, of the core and of the known: no network, nothing learned."""
@@ -79,7 +79,7 @@ def _scalar_scores(
     return mine, theirs
 
 
-def _calibrated(ranked: pd.DataFrame, known: pd.DataFrame, kept: Kept) -> pd.DataFrame:
+def calibrated(ranked: pd.DataFrame, known: pd.DataFrame, kept: Kept) -> pd.DataFrame:
     """With `p_value` and `discovery`; missing where no labeled particle was kept from the models."""
     if known.empty:
         return ranked.assign(p_value=np.nan, discovery=False)

@@ -98,6 +98,8 @@ def _outlier_sheet(particles: ParticleSet, ranked: pd.DataFrame, folder: Path) -
         n = int(judged["is_outlier"].sum())
         found = int(judged.nsmallest(n, "rank")["is_outlier"].sum())
         subtitle += f"; {found} of the {n} true outliers are among the first {n}"
+    if "p_value" in ranked and ranked["p_value"].notna().any():
+        subtitle += f"; {int(ranked['discovery'].sum())} pass the false-discovery line at 10 %"
     title = f"The strangest particles: {particles.name}"
     return draw_outliers(ranked, particles.table, particles.pixels, folder / "outliers.png", title, subtitle)
 

@@ -302,7 +302,8 @@ def draw_outliers(
     """The n strangest particles by rank, with their reasons; those known to be true outliers are framed.
 
     Args:
-        outliers: particle_id, rank (1 = strangest), and `reasons` where there are any.
+        outliers: particle_id, rank (1 = strangest), and where there are any `reasons`, `p_value`, `discovery`: a
+            false-discovery line is drawn below the discoveries.
         table: as for `cards_of`; `is_outlier` (nullable) frames the true ones.
         pixels: the packed images.
         path: PNG to write.
@@ -314,13 +315,28 @@ def draw_outliers(
     top = outliers.sort_values("rank", kind="stable").head(n)
     ids = top["particle_id"].tolist()
     reasons = top["reasons"] if "reasons" in top else [None] * len(top)
-    lines = {name: short_reasons(text) for name, text in zip(ids, reasons, strict=True)}
+    p_values = top["p_value"] if "p_value" in top else [np.nan] * len(top)
+    lines = {name: (*_p_text(p), *short_reasons(text)) for name, p, text in zip(ids, p_values, reasons, strict=True)}
     marks: dict[str, str] = {}
     if "is_outlier" in table:
         true = table.loc[table["is_outlier"].fillna(False).astype(bool), "particle_id"]
         marks = dict.fromkeys(true, style.TRUE_OUTLIER)
     ranks = dict(zip(ids, top["rank"], strict=True))
-    return draw_sheet(cards_of(table, pixels, ids, lines, ranks, marks), path, title, subtitle, columns)
+    cards = cards_of(table, pixels, ids, lines, ranks, marks)
+    return draw_sections(_by_discovery(cards, top), path, title, subtitle, columns)
+
+
+def _p_text(p_value: float) -> tuple[str, ...]:
+    return () if pd.isna(p_value) else (f"p = {p_value:.2g}",)
+
+
+def _by_discovery(cards: Sequence[Card], top: pd.DataFrame) -> dict[str, Sequence[Card]]:
+    """The cards above and below the false-discovery line; one part without a heading where there is no line."""
+    n = int(top["discovery"].sum()) if "discovery" in top else 0
+    if n == 0:  # discoveries are the first of the ranking, because p-values grow with the rank
+        return {"": cards}
+    parts = {"Discoveries: at most 10 % are expected to be known particles": cards[:n]}
+    return parts | ({"Below the false-discovery line": cards[n:]} if n < len(cards) else {})
 
 
 # --- clusters

@@ -1,11 +1,12 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from figures import style
+from figures import gallery, style
 from figures.gallery import (
     SIDE,
     Card,
@@ -30,6 +31,20 @@ def pixels(tmp_path: Path) -> PixelStore:
     stack = np.random.default_rng(0).integers(0, 256, (30, S, S), dtype=np.uint8)
     write_shard(tmp_path / "00000.npy", stack)
     return PixelStore([tmp_path / "00000.npy"])
+
+
+@pytest.fixture
+def sections(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, list[Card]]]:
+    """What a sheet is drawn from."""
+    seen: list[dict[str, list[Card]]] = []
+    draw = gallery.draw_sections
+
+    def watched(parts: Any, *rest: Any) -> Path:
+        seen.append({name: list(cards) for name, cards in parts.items()})
+        return draw(parts, *rest)
+
+    monkeypatch.setattr(gallery, "draw_sections", watched)
+    return seen
 
 
 @pytest.fixture
@@ -178,3 +193,20 @@ def test_cluster_titles_say_what_share_of_what() -> None:
     assert cluster_title(-1, pd.Series([pd.NA], dtype="string")) == "noise (-1): 1 particle"
     part = cluster_title(0, pd.Series(["b", "a", pd.NA, pd.NA], dtype="string"))
     assert part == "cluster 0: 4 particles, 50 % a (of 2 with a class)"
+
+
+def test_the_false_discovery_line_stands_where_the_discoveries_end(
+    table: pd.DataFrame, pixels: PixelStore, tmp_path: Path, sections: list[dict[str, list[Card]]]
+) -> None:
+    ranks = np.random.default_rng(0).permutation(30) + 1
+    ranked = pd.DataFrame({"particle_id": table["particle_id"], "rank": ranks, "p_value": ranks / 1000})
+    draw_outliers(ranked.assign(discovery=ranks <= 7), table, pixels, tmp_path / "some.png", "", n=12)
+    above, below = sections[0].values()
+    assert [card.rank for card in above] == list(range(1, 8))
+    assert [card.rank for card in below] == list(range(8, 13))
+    assert "10 %" in next(iter(sections[0]))
+    assert above[2].lines[1] == "p = 0.003"
+    draw_outliers(ranked.assign(discovery=False), table, pixels, tmp_path / "none.png", "", n=12)
+    draw_outliers(ranked.assign(discovery=True), table, pixels, tmp_path / "all.png", "", n=12)
+    assert [len(parts) for parts in sections] == [2, 1, 1]
+    assert list(sections[1]) == [""]
