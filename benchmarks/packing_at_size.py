@@ -42,7 +42,9 @@ def main(settings: Settings) -> None:
     if settings.epoch_of is not None:
         read_once(settings.trees / str(settings.epoch_of))
         return
-    print(f"{machine()}\n\n| crops | packing s | crops/s per core | GiB | again s | files each epoch s |\n|{'---|' * 6}")
+    print(
+        f"{machine()}\n\n| crops | packing s | crops/s per core | GiB | again s | files each epoch s |\n|{'---|' * 6}"
+    )
     seconds = []
     for n in settings.sizes:
         tree = settings.trees / str(n)

@@ -1,5 +1,6 @@
 """Rows in frames of any length are the same rows; what is wrong with them is said before a crop is read."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -23,8 +24,14 @@ from particles.squares import PackSettings
 from particles.table import empty_rows, read_parquet
 from provenance.errors import UserError
 from provenance.files import read_json
+from provenance.settings import entry
 
 PLAIN = PackSettings(size=8, fit="native", scalars=False)
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """Settings of a command that has none."""
 
 
 @dataclass(frozen=True)
@@ -228,3 +235,28 @@ def test_an_unchanged_source_is_not_packed_twice(tmp_path: Path) -> None:
     assert "has not changed" in said[0]
     pack(Streamed(n=9), tmp_path, PLAIN, silent)
     assert read_json(tmp_path / "set.json")["n"] == 8
+
+
+@pytest.mark.parametrize("what", ["write_shard", "write_parquet"])
+def test_a_full_disk_is_said_and_what_is_packed_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    pack(Streamed(), tmp_path / "whole", PLAIN, silent)
+    write = getattr(packing, what)
+
+    def full_at_the_third(*arguments: Any) -> None:
+        if any("00002" in str(argument) for argument in arguments if isinstance(argument, Path)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/disk/00002")
+        write(*arguments)
+
+    monkeypatch.setattr(packing, what, full_at_the_third)
+    monkeypatch.setattr(sys, "argv", ["pack.py"])
+    with pytest.raises(SystemExit) as ended:
+        entry(Nothing, lambda _: pack(Streamed(), tmp_path / "cut", PLAIN, silent))
+    assert ended.value.code == 2
+    assert "error: /disk/00002: No space left on device; free space and run again" in capsys.readouterr().err
+    kept = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "cut" / "parts").iterdir()}
+    assert {"00000.parquet", "00001.parquet"} <= set(kept)
+    monkeypatch.setattr(packing, what, write)
+    pack(Streamed(), tmp_path / "cut", PLAIN, silent)
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
