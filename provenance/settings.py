@@ -96,7 +96,10 @@ def entry(cls: type[S], main: Callable[[S], Any]) -> None:
         way_out = "free space and run again" if full else "check that the path exists and can be read and written"
         sys.exit(_complain(f"{error.filename or 'while writing'}: {error.strerror or error}; {way_out}"))
     except KeyboardInterrupt:
-        print("stopped; what is finished is kept; the same command goes on (a training: with --resume RUN)", file=sys.stderr)
+        print(
+            "stopped; what is finished is kept; the same command goes on, or --resume RUN where it has one",
+            file=sys.stderr,
+        )
         sys.exit(130)
 
 
