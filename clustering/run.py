@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,13 @@ import pandas as pd
 
 from clustering.consensus import consensus, ranks
 from clustering.groups import GroupSettings, dbscan, hdbscan_groups, kmeans
+from clustering.likeness import write_likeness
 from clustering.maps import MapSettings, tsne_map, umap_map
 from clustering.metrics import best_cluster, group_metrics, outlier_metrics
 from clustering.outliers import OutlierSettings, latent_scores
 from clustering.verdict import UNUSUAL, Kept, split_scores, write_consensus
 from particles.latents import Latents, read_latents
+from particles.marks import read_marks
 from particles.sets import DataSettings, ParticleSet, open_set
 from particles.table import read_parquet, write_parquet
 from provenance.errors import UserError
@@ -46,6 +49,8 @@ class Settings:
 
     latent: str = "vae"
     """classifier, ae, vae, planar-vae or all: the newest finished run on this data; <latent>/<id> pins one."""
+    marks: Path | None = None
+    """CSV of marks from the explorer: rank what else looks like the marked particles."""
     data: DataSettings = field(default_factory=DataSettings)
     """Which particles."""
     clustering: ClusteringSettings = field(default_factory=ClusteringSettings)
@@ -56,9 +61,12 @@ class Settings:
 
 def main(settings: Settings) -> None:
     """Cluster, map and score the latents of a core."""
+    marks = read_marks(settings.marks) if settings.marks else None  # a wrong file is said before minutes of work
     particles = open_set(settings.data, settings.common)
     runs = find_latents(settings.latent, particles, settings.common)
     run_clustering(particles, runs, settings, settings.clustering, settings.common)
+    if marks is not None:
+        write_likeness(marks, particles, runs, settings, settings.common)
     print(f"pictures: python figures/draw.py --data {settings.data.data}")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from particles.marks import marks_digest, read_marks, with_extra_labels
 from particles.packing import pack, pack_key
 from particles.pixels import PixelStore
 from particles.sources.digits import Digits, Mnist
@@ -35,6 +36,8 @@ class DataSettings:
     """Another set to search for outliers; its labels, if any, are not used."""
     held_out: tuple[str, ...] = ()
     """Classes kept out of the labeled set and put into the core: the honest test."""
+    extra_labels: Path | None = None
+    """CSV of marks from the explorer: particles of the core that have a label there become labeled ones."""
     use_labels: bool = True
     """--no-use-labels hides every label: the whole set is one unlabeled core."""
     data_dir: Path | None = None
@@ -111,7 +114,11 @@ def open_set(settings: DataSettings, common: RunSettings, say: Callable[[str], N
     shards = [
         f / "pixels" / f"{n:05d}.npy" for f, info in zip(folders, infos, strict=True) for n in range(info["shards"])
     ]
-    table = assign(pd.concat(tables, ignore_index=True), settings.held_out, settings.use_labels)
+    rows = pd.concat(tables, ignore_index=True)
+    marks = read_marks(settings.extra_labels) if settings.extra_labels else None
+    if settings.extra_labels and marks is not None:
+        rows = with_extra_labels(rows, marks, settings.extra_labels)
+    table = assign(rows, settings.held_out, settings.use_labels)
     pixels = PixelStore(shards)
     if sum(len(t) for t in tables) != len(pixels):
         raise UserError(f"{folders[0]}: its table and its pixels differ in length; delete the folder and run again")
@@ -119,7 +126,7 @@ def open_set(settings: DataSettings, common: RunSettings, say: Callable[[str], N
         name=_run_name(settings, infos),
         table=table,
         pixels=pixels,
-        fingerprint=_run_fingerprint(settings, infos),
+        fingerprint=_run_fingerprint(settings, infos, marks),
         folder=folders[0],
         oriented=infos[0]["oriented"],
     )
@@ -198,11 +205,13 @@ def _run_name(settings: DataSettings, infos: list[dict[str, Any]]) -> str:
     return f"{name}-without-{'-'.join(settings.held_out)}" if settings.held_out else name
 
 
-def _run_fingerprint(settings: DataSettings, infos: list[dict[str, Any]]) -> str:
+def _run_fingerprint(settings: DataSettings, infos: list[dict[str, Any]], marks: pd.DataFrame | None) -> str:
     """Runs fit together only if they saw the same pixels in the same roles."""
     parts = [info["fingerprint"] for info in infos]
     if settings.held_out:
         parts.append("without:" + ",".join(sorted(settings.held_out)))
+    if marks is not None:
+        parts.append("labels:" + marks_digest(marks))
     if not settings.use_labels:
         parts.append("unlabeled")
     return "/".join(parts)

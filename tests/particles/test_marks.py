@@ -1,0 +1,103 @@
+"""Marks from the explorer: read strictly, and turned into labels."""
+
+import contextlib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from particles.marks import marks_digest, read_marks, with_extra_labels
+from particles.sets import DataSettings, open_set
+from particles.squares import PackSettings
+from particles.table import empty_rows
+from provenance.errors import UserError
+from provenance.run import RunSettings
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_stars_and_labels_are_read_in_any_order_of_columns(tmp_path: Path) -> None:
+    path = written(tmp_path / "m.csv", "﻿rank,label,particle_id,star\n1,diatom,a,1\n2,,b,\n3,  ,c,true\n4,Ä <b>,d,0\n")
+    marks = read_marks(path)
+    assert marks["particle_id"].tolist() == ["a", "b", "c", "d"]
+    assert marks["star"].tolist() == [True, False, True, False]
+    assert marks["label"].fillna("-").tolist() == ["diatom", "-", "-", "Ä <b>"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("particle_id,star\na,1\n", r"no rows with the column\(s\) label"),
+        ("particle_id,star,label\n", "no rows with the column"),
+        ("", "no rows with the column"),
+        ("particle_id,star,label\na,1,x\nb,,\na,,y\n", "'a' stands in rows 2 and 4"),
+        ("particle_id,star,label\n,1,x\n", "row 2 has no particle_id"),
+        (f"particle_id,star,label\na,1,{'x' * 201}\n", "row 2, column label: longer than 200"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_marks(written(tmp_path / "m.csv", text))
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.mktemp("marks") / "m.csv"
+    path.write_bytes(data)
+    with contextlib.suppress(UserError):
+        marks = read_marks(path)
+        assert marks["particle_id"].is_unique
+        assert (marks["particle_id"].str.len() > 0).all()
+
+
+def table() -> pd.DataFrame:
+    rows = empty_rows(4)
+    rows["particle_id"] = ["a", "b", "c", "d"]
+    rows["role"], rows["truth"] = ["labeled", "core", "core", "core"], ["dust", "diatom", "dust", pd.NA]
+    rows["label"], rows["split"] = ["dust", pd.NA, pd.NA, pd.NA], ["test", pd.NA, "test", pd.NA]
+    return rows
+
+
+def marks(**labels: str | None) -> pd.DataFrame:
+    names = pd.array(list(labels), dtype="string")
+    return pd.DataFrame({"particle_id": names, "star": True, "label": pd.array(list(labels.values()), dtype="string")})
+
+
+def test_a_labeled_mark_makes_a_core_particle_a_labeled_one() -> None:
+    rows = with_extra_labels(table(), marks(c="odd", b="odd", d=None), Path("m.csv"))
+    assert rows["role"].tolist() == ["labeled", "labeled", "labeled", "core"]
+    assert rows["label"].fillna("-").tolist() == ["dust", "odd", "odd", "-"]
+    assert rows["split"].fillna("-").tolist() == ["test", "-", "-", "-"]
+    assert rows["truth"].fillna("-").tolist() == ["dust", "diatom", "dust", "-"], "what is true stays true"
+
+
+def test_a_label_for_a_particle_of_another_set_is_refused() -> None:
+    with pytest.raises(UserError, match=r"m.csv: particle_id 'zz' is not in this set \(1 such rows\)"):
+        with_extra_labels(table(), marks(b="odd", zz="odd"), Path("m.csv"))
+
+
+def test_the_digest_is_of_the_labels_alone() -> None:
+    assert marks_digest(marks(a="x", b="y", c=None)) == marks_digest(marks(b="y", a="x"))
+    assert marks_digest(marks(a="x")) != marks_digest(marks(a="y"))
+
+
+def test_a_class_of_the_users_own_joins_the_known_ones(tmp_path: Path) -> None:
+    common = RunSettings(work_dir=tmp_path)
+    data = DataSettings(n_per_class=6, n_core=60, n_per_kind=3, pack=PackSettings(size=8, scalars=False))
+    before = open_set(data, common, lambda _: None)
+    core = before.table[before.table["role"] == "core"]
+    fresh = core.loc[core["truth"].isin(["diatom", "fiber"]), "particle_id"]
+    lines = "".join(f"{name},1,thin\n" for name in fresh)
+    extra = DataSettings(
+        **{**vars(data), "extra_labels": written(tmp_path / "m.csv", f"particle_id,star,label\n{lines}")}
+    )
+    after = open_set(extra, common, lambda _: None)
+    assert after.classes == sorted([*before.classes, "thin"])
+    assert set(after.table.loc[after.table["label"] == "thin", "particle_id"]) <= set(fresh)
+    assert after.fingerprint != before.fingerprint
+    assert len(after.table) == len(before.table)
