@@ -47,6 +47,8 @@ def class_weights(core: pd.Series, known: pd.Series) -> pd.Series:
     """
     shares = known.value_counts(normalize=True)
     weights = core.value_counts(normalize=True).reindex(shares.index, fill_value=0.0) / shares
+    if not weights.any():  # no class in common: nothing says how to weigh
+        weights[:] = 1.0
     absent = sorted(set(core.unique()) - set(shares.index))
     return pd.concat([weights, pd.Series(weights.max(), index=absent)]).astype(float)
 
@@ -55,7 +57,11 @@ def discoveries(p_values: np.ndarray, rate: float = FALSE_DISCOVERY_RATE) -> np.
     """Which particles to call new so that at most `rate` of them are expected to be known after all.
 
     Benjamini & Hochberg (1995, doi:10.1111/j.2517-6161.1995.tb02031.x): all up to the largest p-value that is at most
-    `rate` times its rank over N. It holds for conformal p-values of one calibration set too (Bates et al. 2023).
+    `rate` times its rank over N. For conformal p-values of one calibration set it holds exactly (Bates et al. 2023);
+    for weighted ones nearly (Jin & Candès 2023, arXiv:2307.09291, prune the list to have a proof;
+    `benchmarks/calibration.py` measures). No p-value is smaller than a particle's own share of the weight, about
+    1 / (M + 1): with M known particles, a core of N needs some N / (M rate) equally strange ones before any of them is
+    a discovery.
 
     Args:
         p_values: (N,).

@@ -1,5 +1,6 @@
 """Cluster, map and score the latents of a core: `python clustering/run.py --latent vae`."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from provenance.errors import UserError
 from provenance.files import write_json
 from provenance.progress import progress, show_table
 from provenance.run import LATENTS, Run, RunSettings, find, started
-from provenance.settings import entry
+from provenance.settings import changed_flags, entry
 
 SUSPICIOUS = 0.2
 """If more of the core than this is unusual, it is not the core that is new but the labels that do not fit it."""
@@ -67,7 +68,8 @@ def main(settings: Settings) -> None:
     run_clustering(particles, runs, settings, settings.clustering, settings.common)
     if marks is not None:
         write_likeness(marks, particles, runs, settings, settings.common)
-    print(f"pictures: python figures/draw.py --data {settings.data.data}")
+    flags = shlex.join([*changed_flags(settings.data), *changed_flags(settings.common)])
+    print(f"pictures: python figures/draw.py {flags}".rstrip())
 
 
 def find_latents(latent: str, particles: ParticleSet, common: RunSettings) -> list[Run]:
@@ -100,7 +102,7 @@ def run_clustering(
     Returns:
         One `clusters-<latent>` run each, and the `consensus` run.
     """
-    kept = _kept(particles, how.drop_class, common)
+    kept = _kept(particles, runs, how.drop_class, common)
     done = []
     with progress() as bars:
         bar = bars.add_task("clustering", total=len(runs))
@@ -116,15 +118,17 @@ def run_clustering(
     return done, run
 
 
-def _kept(particles: ParticleSet, drop: Sequence[str], common: RunSettings) -> Kept:
+def _kept(particles: ParticleSet, runs: Sequence[Run], drop: Sequence[str], common: RunSettings) -> Kept:
     rows = particles.table
     unknown = [name for name in drop if name not in particles.classes]
     if unknown:
         has = ", ".join(particles.classes) or "no classes"
         raise UserError(f"--drop-class {unknown[0]}: the classifier knows no such class; this data has {has}")
     core = rows.loc[rows["role"] == "core", "particle_id"]
-    known = rows.loc[rows["label"].notna() & (rows["split"] != "train"), "particle_id"]
-    predicted = _predicted(particles, common, needed=bool(drop))
+    known = rows.loc[rows["label"].notna() & (rows["split"] == "test"), "particle_id"]
+    if known.empty:  # the test split plays the core; the validation split has at most chosen an epoch
+        known = rows.loc[rows["label"].notna() & (rows["split"] == "val"), "particle_id"]
+    predicted = _predicted(particles, runs, common, needed=bool(drop))
     if drop and predicted is not None:
         n = len(core)
         core, known = (ids[~predicted.loc[ids].isin(list(drop)).to_numpy()] for ids in (core, known))
@@ -132,11 +136,14 @@ def _kept(particles: ParticleSet, drop: Sequence[str], common: RunSettings) -> K
     return Kept(core, known, predicted)
 
 
-def _predicted(particles: ParticleSet, common: RunSettings, needed: bool) -> pd.Series | None:
+def _predicted(particles: ParticleSet, runs: Sequence[Run], common: RunSettings, needed: bool) -> pd.Series | None:
+    """By id, what the classifier among `runs` says, else the one they started from, else the newest."""
     if not particles.classes:
         return None
+    parents = [Run(common.work / "runs" / name) for run in runs for name in run.info["parents"]]
+    named = [run for run in [*runs, *parents] if run.kind == "classifier" and (run.path / "index.parquet").exists()]
     try:
-        classifier = find("classifier", common.work, "z.npy", particles.fingerprint)
+        classifier = named[0] if named else find("classifier", common.work, "z.npy", particles.fingerprint)
     except UserError:
         if needed:
             raise

@@ -56,7 +56,7 @@ def write_consensus(
         name = latent.kind.removeprefix("clusters-")
         views[name] = read_parquet(latent.path / "outliers.parquet").drop(columns=["score", "rank"])
         of_known[name] = read_parquet(latent.path / "known.parquet")
-    if has_scalars(particles.table):
+    if len(done) > 1 and has_scalars(particles.table):  # who asks for one latent wants to see that one
         views["scalars"], of_known["scalars"] = scalar_scores(particles.table, kept, how, seed)
     ranked = calibrated(consensus(views), consensus_of(of_known, views), kept)
     truth = particles.table.set_index("particle_id").loc[ranked["particle_id"], "is_outlier"].reset_index(drop=True)
@@ -95,6 +95,7 @@ def calibrated(ranked: pd.DataFrame, known: pd.DataFrame, kept: Kept) -> pd.Data
 def _promise(ranked: pd.DataFrame, truth: pd.Series) -> dict[str, float | int | None]:
     """How many discoveries there are and, where the truth is known, the share of them that is false."""
     found = ranked["discovery"].to_numpy()
-    wrong = truth[found].eq(False).mean() if found.any() and truth.notna().any() else None
+    judged = truth[found].dropna()
+    wrong = float((~judged.astype(bool)).mean()) if len(judged) else None
     share = float((ranked["p_value"] <= UNUSUAL).mean()) if ranked["p_value"].notna().any() else None
     return {"discoveries": int(found.sum()), "false_discoveries": wrong, "share_unusual": share}

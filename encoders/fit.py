@@ -93,7 +93,8 @@ def loaders(
         UserError: too few to train on.
     """
     if len(train) < 2:
-        raise UserError(f"{particles.name}: {len(train)} particle(s) to train on; give more, or allow the labeled set")
+        raise UserError(f"{particles.name}: {len(train)} particle(s) to train on; give more, or "
+                        "let an autoencoder learn from the labeled set too (--data-labeled)")  # fmt: skip
     if len(val) == 0:
         print("no particles fall into the validation split of so small a set: the training split judges itself")
         val = train
@@ -176,7 +177,7 @@ def fit(model: L.LightningModule, data: ParticleData, run: Run, settings: FitSet
         for name, by in (("best", monitor), ("last", None))
     )
     trainer = L.Trainer(
-        max_epochs=settings.epochs, logger=False, deterministic=True, enable_model_summary=False,
+        max_epochs=settings.epochs, devices=1, logger=False, deterministic=True, enable_model_summary=False,
         precision=resolve_precision(settings.precision), default_root_dir=run.path, num_sanity_val_steps=0,
         callbacks=[best, last, Curves(run.path / "metrics.csv"), SeedEachStep(seed), RichProgressBar(leave=False)],
     )  # fmt: skip

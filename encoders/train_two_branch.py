@@ -122,6 +122,7 @@ def _labeled(particles: ParticleSet) -> pd.DataFrame:
     # without a labeled row at all, labels are hidden (--no-use-labels)
     may_learn = labeled | (rows["is_outlier"].eq(False).fillna(False) & labeled.any())
     known = own["label"].where((own["role"] == "labeled") & may_learn)
+    known = rows["label"].where(rows["label"].notna(), known)  # what was labeled in the explorer is in no packed set
     return rows.assign(known=known, prescribed=own["split"])[known.notna()]
 
 

@@ -75,8 +75,8 @@ def with_extra_labels(table: pd.DataFrame, marks: pd.DataFrame, where: Path) -> 
     named = table["particle_id"].map(labels).astype("string")
     known = named.notna()
     role = table["role"].mask(known, "labeled")
-    # a source may say that a particle belongs to its test split; what a person labels is there to be learned from
-    split = table["split"].mask(known & (table["role"] == "core"), pd.NA)
+    # what a person labels is there to be learned from; picked because it is strange, it may judge nothing
+    split = table["split"].mask(known, "train")
     return table.assign(label=table["label"].mask(known, named), role=role, split=split)
 
 

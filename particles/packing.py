@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from particles.inventory import part_path, take_inventory
 from particles.pixels import write_shard
+from particles.scalars import SCALARS
 from particles.sources.source import Source
 from particles.squares import PackSettings, Squares, pack_slice
 from particles.table import MEASURED_COLUMNS, ROW_COLUMNS, read_parquet, write_parquet
@@ -29,7 +30,7 @@ from provenance.errors import UserError
 from provenance.files import read_json, replacing, write_json
 from provenance.progress import progress as progress_bar
 
-LAYOUT = 2
+LAYOUT = 3
 """Version of what a packed set holds; a set of an older one is packed again."""
 SHARD_ROWS = 4096
 """Rows a shard: 16 MiB at 64 px, and at most this much work is lost when packing is killed."""
@@ -134,6 +135,7 @@ def _write_part(folder: Path, number: int, slices: list[tuple[pd.DataFrame, Squa
 def _table_of(slices: list[tuple[pd.DataFrame, Squares]]) -> pd.DataFrame:
     """Rows that have pixels, with all columns of the schema in its order."""
     rows = pd.concat([rows.iloc[squares.kept] for rows, squares in slices], ignore_index=True)
+    rows = rows.drop(columns=[name for name in slices[0][1].measured if name in rows])  # measured anew
     names = slices[0][1].measured
     measured = {name: np.concatenate([squares.measured[name] for _, squares in slices]) for name in names}
     whole = pd.concat([rows.drop(columns="reject", errors="ignore"), pd.DataFrame(measured)], axis=1)
@@ -145,7 +147,7 @@ def _finish(
     folder: Path, source: Source, settings: PackSettings, key: str, parts: int, say: Callable[[str], None]
 ) -> None:
     rejected = _joined_rejected(folder, parts)
-    n = _joined_table(folder, parts)
+    n, in_um = _joined_table(folder, parts)
     if n == 0:
         raise UserError(f"{source.name}: none of its {rejected} crops can be used; {folder / 'rejected.csv'} says why")
     write_json(
@@ -154,19 +156,33 @@ def _finish(
             "name": source.name, "key": key, "source": source.describe(), "settings": asdict(settings),
             "size": settings.size or source.size, "oriented": source.oriented, "n": n,
             "rejected": rejected, "shards": parts, "fingerprint": _fingerprint(folder, parts),
+            "scalars_by": _measured_by(folder, settings), "in_um": in_um,
         },
     )  # fmt: skip
     for temporary in ("parts", "rows"):
         shutil.rmtree(folder / temporary)
-    for stray in folder.rglob(".*"):  # half a file, written beside its place when a packing was killed
-        stray.unlink()
+    for place in (folder, folder / "pixels"):
+        for stray in place.glob(".*.[0-9]*.*"):  # half a file, written beside its place when a packing was killed
+            stray.unlink()
     if rejected:
         say(f"{rejected} of {n + rejected} crops left out, listed in {folder / 'rejected.csv'}")
 
 
-def _joined_table(folder: Path, parts: int) -> int:
-    """The parts' tables as one file, a row group a shard, so that it can be read shard by shard: -> rows."""
-    rows = 0
+def _measured_by(folder: Path, settings: PackSettings) -> str:
+    """Who measured the scalars: `instrument` (they came with the rows), `pixels` (this program), or `nobody`."""
+    came = pq.read_schema(part_path(folder / "rows", 0)).names
+    if settings.instrument_scalars and set(came) & set(SCALARS):
+        return "instrument"
+    return "pixels" if settings.scalars else "nobody"
+
+
+def _joined_table(folder: Path, parts: int) -> tuple[int, bool]:
+    """The parts' tables as one file, a row group a shard, so that it can be read shard by shard.
+
+    Returns:
+        Rows, and whether each of them has a scale.
+    """
+    rows, in_um = 0, True
     with replacing(folder / "table.parquet") as beside, ExitStack() as stack:
         writer: pq.ParquetWriter | None = None
         for number in range(parts):
@@ -175,7 +191,8 @@ def _joined_table(folder: Path, parts: int) -> int:
                 writer = stack.enter_context(pq.ParquetWriter(beside, part.schema))
             writer.write_table(part, row_group_size=SHARD_ROWS)
             rows += part.num_rows
-    return rows
+            in_um &= part["um_per_px"].null_count == 0
+    return rows, in_um
 
 
 def _joined_rejected(folder: Path, parts: int) -> int:
@@ -207,6 +224,8 @@ def _start_over_if_changed(folder: Path, key: str) -> None:
     """Half a packing of other data or other settings is of no use to this one."""
     folder.mkdir(parents=True, exist_ok=True)
     mark = folder / "packing.json"
+    if not mark.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder}: holds other files, which packing could overwrite; give a new or an empty folder")
     if mark.exists() and read_json(mark).get("key") == key:
         return
     for old in ("rows", "parts", "pixels"):

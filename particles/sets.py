@@ -107,14 +107,15 @@ def open_set(settings: DataSettings, common: RunSettings, say: Callable[[str], N
     if settings.core:
         folders.append(packed_folder(settings.core, settings, common, say))
     infos = [read_json(folder / "set.json") for folder in folders]
-    tables = [read_parquet(folder / "table.parquet") for folder in folders]
     if settings.core:
-        _refuse_mixture(infos, tables)
-        tables[1] = tables[1].assign(role="core", label=pd.NA)
+        _refuse_mixture(*infos)
+    tables = [read_parquet(folder / "table.parquet") for folder in folders]
+    rows = pd.concat(tables, ignore_index=True).assign(position=np.arange(sum(map(len, tables))))
+    if settings.core:
+        rows = _searched(rows, len(tables[0]), say)
     shards = [
         f / "pixels" / f"{n:05d}.npy" for f, info in zip(folders, infos, strict=True) for n in range(info["shards"])
     ]
-    rows = pd.concat(tables, ignore_index=True)
     marks = read_marks(settings.extra_labels) if settings.extra_labels else None
     if settings.extra_labels and marks is not None:
         rows = with_extra_labels(rows, marks, settings.extra_labels)
@@ -190,13 +191,44 @@ def find_source(data: str, settings: DataSettings, seed: int, say: Callable[[str
     raise UserError(f"--data {data}: no such folder; built in are {', '.join(NAMED)}")
 
 
-def _refuse_mixture(infos: list[dict[str, Any]], tables: list[pd.DataFrame]) -> None:
-    if infos[0]["size"] != infos[1]["size"]:
-        sizes = f"{infos[0]['size']} and {infos[1]['size']}"
-        raise UserError(f"--data and --core are packed to different sizes ({sizes} px): pack both with the same --size")
-    both = set(tables[0]["particle_id"]) & set(tables[1]["particle_id"])
-    if both:
-        raise UserError(f"particle_id '{min(both)}' is in --data and in --core: {len(both)} ids stand in both")
+_COMPARED = {
+    "size": "pack both with the same --size",
+    "fit": "pack both with the same --fit",
+    "mean_correction": "pack both with --mean-correction, or both without",
+    "in_um": "give --um-per-px, so that the scalars of both are in µm",
+    "scalars_by": "pack both with --no-instrument-scalars, so that the same program measured all of them",
+}
+"""What two sets must have in common to be compared -> how to get there."""
+
+
+def _refuse_mixture(data: dict[str, Any], core: dict[str, Any]) -> None:
+    """Squares and scalars made in different ways differ for that reason alone."""
+    for name, way_out in _COMPARED.items():
+        mine, theirs = (info.get(name, info["settings"].get(name)) for info in (data, core))
+        if mine != theirs:
+            raise UserError(f"--data and --core cannot be compared ({name}: {mine} and {theirs}): {way_out}")
+
+
+def _searched(rows: pd.DataFrame, n_data: int, say: Callable[[str], None]) -> pd.DataFrame:
+    """The rows of --data, then those of --core without labels and without particles that --data has too."""
+    of_core = np.arange(len(rows)) >= n_data
+    rows = rows.assign(role=rows["role"].mask(of_core, "core"), label=rows["label"].mask(of_core))
+    if not rows.loc[of_core, "truth"].isin(rows["label"].dropna()).any():
+        rows = rows.assign(truth=rows["truth"].mask(of_core))  # names of folders, not of classes
+    again = of_core & rows["particle_id"].duplicated().to_numpy()
+    if again.any():
+        _refuse_namesakes(rows[rows["particle_id"].isin(rows.loc[again, "particle_id"])])
+        say(f"{again.sum()} particles of --core are in --data too: they are left out of the core")
+    return rows[~again].reset_index(drop=True)
+
+
+def _refuse_namesakes(twice: pd.DataFrame) -> None:
+    """One id for two crops: neither may be left out for the other."""
+    sizes = twice.groupby("particle_id")[["width_px", "height_px"]].nunique().max(axis=1)
+    other = sizes.index[sizes > 1]
+    if len(other):
+        raise UserError(f"particle_id '{other[0]}' names one crop in --data and another in --core ({len(other)} such "
+                        "ids): rename the files of one")  # fmt: skip
 
 
 def _run_name(settings: DataSettings, infos: list[dict[str, Any]]) -> str:

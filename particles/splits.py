@@ -31,7 +31,7 @@ def assign(table: pd.DataFrame, held_out: Sequence[str] = (), use_labels: bool =
       held out), and missing where nothing is known.
 
     Args:
-        table: the rows of a packed set.
+        table: the rows of a packed set; `position` where they are not all of it.
         held_out: classes to leave out.
         use_labels: False hides every label: the whole set is one unlabeled core.
 
@@ -41,7 +41,7 @@ def assign(table: pd.DataFrame, held_out: Sequence[str] = (), use_labels: bool =
     Raises:
         UserError: a held-out class does not exist, or a class is too small to train on.
     """
-    rows = table.assign(position=np.arange(len(table)))
+    rows = table if "position" in table else table.assign(position=np.arange(len(table)))
     if not use_labels:
         rows = rows.assign(label=pd.NA, role="core")
     labels_only = use_labels and not (rows["role"] == "core").any()  # asked before the held-out ones make a core
@@ -73,14 +73,17 @@ def _with_splits(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _without_training_on(held_out: Sequence[str], rows: pd.DataFrame) -> pd.DataFrame:
-    classes = sorted(rows["truth"].dropna().unique())
+    classes = sorted(set(rows["truth"].dropna()) | set(rows["label"].dropna()))
     for name in held_out:
         if name not in classes:
             has = ", ".join(classes[:20]) or "none"
             raise UserError(f"--held-out {name}: this data has no such class; it has {has}")
-    out = rows["truth"].isin(list(held_out)).to_numpy() & (rows["role"] == "labeled").to_numpy()
+    named = (rows["truth"].isin(list(held_out)) | rows["label"].isin(list(held_out))).to_numpy()
+    out = named & (rows["role"] == "labeled").to_numpy()
     rows = rows[~out | (rows["split"] == "test").to_numpy()].copy()
-    rows.loc[rows["truth"].isin(list(held_out)), ["role", "label"]] = ["core", pd.NA]
+    named = (rows["truth"].isin(list(held_out)) | rows["label"].isin(list(held_out))).to_numpy()
+    rows.loc[named, ["role", "label"]] = ["core", pd.NA]
+    rows.loc[named, "split"] = "test"  # those that a core has of its own are not learned from either
     return rows
 
 

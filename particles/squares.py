@@ -28,6 +28,9 @@ class PackSettings:
     """Leave out crops with a side under this many px; the Peruvian recipe takes 15."""
     scalars: bool = True
     """Measure the FlowCam scalars that the source does not bring."""
+    instrument_scalars: bool = True
+    """Keep the scalars that the source brings; --no-instrument-scalars measures all from the pixels, without masks and
+    fringe, so that they compare with those of crops that came without."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Squares:
 def pack_slice(source: Source, rows: pd.DataFrame, settings: PackSettings) -> Squares:
     """Read, fit and measure a slice of rows; crops that cannot be used are listed with their reason."""
     size = settings.size or source.size
+    if not settings.instrument_scalars:
+        rows = rows.drop(columns=[name for name in SCALARS if name in rows.columns])
     missing = [name for name in SCALARS if name not in rows.columns] if settings.scalars else []
     kept, squares, measured, rejected = [], [], [], []
     for place, row in enumerate(rows.itertuples(index=False)):
@@ -54,7 +59,7 @@ def pack_slice(source: Source, rows: pd.DataFrame, settings: PackSettings) -> Sq
         square, geometry = _fitted(crop, size, settings)
         kept.append(place)
         squares.append(square)
-        measured.append(geometry + _scalars(source, row, crop, missing))
+        measured.append(geometry + _scalars(source, row, crop, missing, settings.instrument_scalars))
     values = np.array(measured, dtype=np.float64).reshape(len(kept), len(GEOMETRY) + len(missing))
     return Squares(
         pixels=np.stack(squares) if squares else np.empty((0, size, size), np.uint8),
@@ -83,10 +88,12 @@ def _fitted(crop: np.ndarray, size: int, settings: PackSettings) -> tuple[np.nda
     return square, [width, height, scale, background]
 
 
-def _scalars(source: Source, row: Any, crop: np.ndarray, names: list[str]) -> list[float]:
+def _scalars(source: Source, row: Any, crop: np.ndarray, names: list[str], with_mask: bool) -> list[float]:
     if not names:
         return []
     um_per_px = 1.0 if pd.isna(row.um_per_px) else float(row.um_per_px)  # without a scale, scalars are in px
-    mask, fringe_px = (source.mask(row), source.fringe_px(row)) if isinstance(source, Masked) else (None, 0.0)
+    mask, fringe_px = None, 0.0
+    if with_mask and isinstance(source, Masked):
+        mask, fringe_px = source.mask(row), source.fringe_px(row)
     values = measure(crop, um_per_px, mask, fringe_px)
     return [values[name] for name in names]

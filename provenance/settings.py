@@ -61,7 +61,8 @@ def parse(cls: type[S], argv: Sequence[str] | None = None, description: str | No
         UserError: RUN has no readable `config.json`.
         SystemExit: with code 2 on a flag that does not exist or a value of the wrong type.
     """
-    args = list(sys.argv[1:] if argv is None else argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    args = [part for word in given for part in _unjoined(word)]
     default = None
     for flag in ("--replay", "--resume"):
         if flag in args:
@@ -77,12 +78,40 @@ def parse(cls: type[S], argv: Sequence[str] | None = None, description: str | No
     return tyro.cli(cls, args=args, default=default, config=config, description=description)
 
 
+def changed_flags(settings: Any) -> list[str]:
+    """The words that turn the defaults of a settings dataclass (nested ones included) into `settings`.
+
+    Returns:
+        E.g. `["--data", "lake", "--no-scalars"]`.
+    """
+    words: list[str] = []
+    for part in dataclasses.fields(settings):
+        value, flag = getattr(settings, part.name), f"--{part.name.replace('_', '-')}"
+        if dataclasses.is_dataclass(value):
+            words += changed_flags(value)
+        elif value == part.default:
+            continue
+        elif isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+        else:
+            words += [flag, *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+    return words
+
+
+def _unjoined(word: str) -> list[str]:
+    """`--resume=RUN` as two words, because the settings of that run are needed before the line is read."""
+    flag, equals, value = word.partition("=")
+    return [flag, value] if equals and flag in ("--replay", "--resume") else [word]
+
+
 def replayed(cls: type[S], run: Path) -> S:
     """The settings that the run in folder `run` was started with."""
     try:
         return from_plain(cls, read_json(run / "config.json"))
     except (UserError, OSError, TypeError) as error:
-        raise UserError(f"{run}: no readable config.json to replay ({error}); give the folder of a run") from error
+        raise UserError(
+            f"{run}: no readable config.json to replay ({error}); give the folder of a run of the same script"
+        ) from error
 
 
 def entry(cls: type[S], main: Callable[[S], Any]) -> None:

@@ -106,7 +106,9 @@ def test_planted_strangers_come_first_and_blobs_are_found(tmp_path: Path) -> Non
 
 def test_scalars_are_one_more_view_of_the_consensus(tmp_path: Path) -> None:
     particles, common = measured(particle_set(tmp_path)), RunSettings(work_dir=tmp_path)
-    runs = [latent_run("vae", particles, common, 0)]
+    runs = [latent_run(kind, particles, common, seed) for seed, kind in enumerate(("vae", "ae"))]
+    _, of_one = run_clustering(particles, runs[:1], HOW, HOW, common)
+    assert not [n for n in read_parquet(of_one.path / "outliers.parquet") if n.startswith("scalars.")], "asked for one"
     _, consensus = run_clustering(particles, runs, HOW, HOW, common)
     ranked = read_parquet(consensus.path / "outliers.parquet").set_index("particle_id")
     own = [name for name in ranked if name.startswith("scalars.")]

@@ -260,3 +260,43 @@ def test_a_full_disk_is_said_and_what_is_packed_stays(
     monkeypatch.setattr(packing, what, write)
     pack(Streamed(), tmp_path / "cut", PLAIN, silent)
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
+
+
+def test_a_folder_with_other_files_is_not_packed_into(tmp_path: Path) -> None:
+    (tmp_path / "pixels").mkdir()
+    (tmp_path / "pixels" / "thesis.tif").write_text("years")
+    (tmp_path / ".gitignore").write_text("*")
+    before = content(tmp_path)
+    with pytest.raises(UserError, match="holds other files"):
+        pack(Streamed(), tmp_path, PLAIN, silent)
+    assert content(tmp_path) == before
+
+
+def test_what_others_keep_beside_a_packed_set_stays(tmp_path: Path) -> None:
+    pack(Streamed(), tmp_path, PLAIN, silent)
+    (tmp_path / ".keep").write_text("mine")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / ".env").write_text("mine")
+    pack(Streamed(n=9), tmp_path, PLAIN, silent)
+    assert (tmp_path / ".keep").exists()
+    assert (tmp_path / "notes" / ".env").exists()
+
+
+def test_a_set_says_who_measured_its_scalars_and_in_what(tmp_path: Path) -> None:
+    class Instrument(Streamed):
+        def whole(self) -> pd.DataFrame:
+            return super().whole().assign(um_per_px=0.5, **{"Area (ABD)": 3.0})
+
+    def info(source: Streamed, **settings: Any) -> tuple[str, bool]:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        pack(source, folder, PackSettings(size=8, fit="native", **settings), silent)
+        found = read_json(folder / "set.json")
+        return found["scalars_by"], found["in_um"]
+
+    assert info(Instrument(n=3)) == ("instrument", True)
+    assert info(Instrument(n=3), instrument_scalars=False) == ("pixels", True)
+    assert info(Streamed(n=3)) == ("pixels", False)
+    assert info(Streamed(n=3), scalars=False) == ("nobody", False)
+    own = read_parquet(tmp_path / "1" / "table.parquet")
+    crop = Streamed().read(Streamed().whole().iloc[2])
+    assert own["Area (ABD)"][2] == pytest.approx(measure(crop, 0.5)["Area (ABD)"]), "not the instrument's 3.0"

@@ -1,12 +1,15 @@
 """Marks from the explorer: read strictly, and turned into labels."""
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from particles.marks import marks_digest, read_marks, with_extra_labels
 from particles.sets import DataSettings, open_set
@@ -72,7 +75,7 @@ def test_a_labeled_mark_makes_a_core_particle_a_labeled_one() -> None:
     rows = with_extra_labels(table(), marks(c="odd", b="odd", d=None), Path("m.csv"))
     assert rows["role"].tolist() == ["labeled", "labeled", "labeled", "core"]
     assert rows["label"].fillna("-").tolist() == ["dust", "odd", "odd", "-"]
-    assert rows["split"].fillna("-").tolist() == ["test", "-", "-", "-"]
+    assert rows["split"].fillna("-").tolist() == ["test", "train", "train", "-"]
     assert rows["truth"].fillna("-").tolist() == ["dust", "diatom", "dust", "-"], "what is true stays true"
 
 
@@ -101,3 +104,24 @@ def test_a_class_of_the_users_own_joins_the_known_ones(tmp_path: Path) -> None:
     assert set(after.table.loc[after.table["label"] == "thin", "particle_id"]) <= set(fresh)
     assert after.fingerprint != before.fingerprint
     assert len(after.table) == len(before.table)
+    assert set(after.table.loc[after.table["label"] == "thin", "split"]) <= {"train", "val"}
+
+
+def test_marks_become_labels_where_the_test_split_plays_the_core(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("camp", "dust"):
+        (tmp_path / "lake" / name).mkdir(parents=True)
+        for i in range(40):
+            Image.fromarray(rng.integers(0, 255, (9, 9)).astype(np.uint8)).save(
+                tmp_path / "lake" / name / f"{name}{i}.png"
+            )
+    common = RunSettings(work_dir=tmp_path)
+    data = DataSettings(data=str(tmp_path / "lake"), pack=PackSettings(size=8, scalars=False))
+    before = open_set(data, common, lambda _: None).table
+    searched = before.loc[before["role"] == "core", "particle_id"].head(8).tolist()
+    text = "particle_id,star,label\n" + "".join(f"{name},1,odd\n" for name in searched)
+    after = open_set(replace(data, extra_labels=written(tmp_path / "m.csv", text)), common, lambda _: None)
+    assert after.table.loc[after.table["label"] == "odd", "particle_id"].tolist() == searched
+    held = replace(data, extra_labels=tmp_path / "m.csv", held_out=("odd",))
+    left = open_set(held, common, lambda _: None).table
+    assert not set(left.loc[left["split"] != "test", "particle_id"]) & set(searched), "nothing may learn from them"

@@ -1,5 +1,6 @@
 """`--data ...` -> an open set: what a path is taken for, two sets in one run, and what must not be mixed."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from particles.sources.folder import Folder
 from particles.sources.synthetic import Synthetic
 from particles.squares import PackSettings
 from provenance.errors import UserError
+from provenance.files import read_json, write_json
 from provenance.run import RunSettings
 
 TinySet = Callable[[str, Mapping[str, int]], Path]
@@ -130,18 +132,56 @@ def test_a_core_is_searched_not_learned_from(tiny_set: TinySet) -> None:
         np.testing.assert_array_equal(both.pixels[[row.position]][0], true_pixels(core, row.image))
 
 
-def test_one_id_in_both_sets_is_named(tiny_set: TinySet, tmp_path: Path) -> None:
+def test_a_particle_of_both_sets_is_learned_from_and_not_searched(tiny_set: TinySet, tmp_path: Path) -> None:
+    known = tiny_set("known", {"ash": 8})
+    shutil.copytree(known / "ash", tmp_path / "again")
+    core = tiny_set("core", {"": 5})
+    for crop in core.iterdir():
+        shutil.copy(crop, tmp_path / "again")
+    said: list[str] = []
+    how = DataSettings(data=str(known), core=str(tmp_path / "again"), pack=QUICK)
+    both = open_set(how, RunSettings(), said.append)
+    assert "8 particles of --core are in --data too: they are left out of the core" in said
+    searched = both.table[both.table["role"] == "core"]
+    assert set(searched["particle_id"]) == {path.stem for path in core.iterdir()}
+    for row in searched.itertuples():
+        alone = opened(core)
+        place = alone.table.set_index("particle_id").loc[row.particle_id, "position"]
+        np.testing.assert_array_equal(both.pixels[[row.position]], alone.pixels[[place]])
+
+
+def test_one_id_for_two_crops_is_refused(tiny_set: TinySet, tmp_path: Path) -> None:
     known = tiny_set("known", {"ash": 8})
     (tmp_path / "again").mkdir()
-    (known / "ash" / "known_ash_3.png").rename(tmp_path / "again" / "known_ash_2.png")
-    with pytest.raises(UserError, match="'known_ash_2' is in --data and in --core: 1 ids"):
+    Image.fromarray(np.zeros((30, 31), np.uint8)).save(tmp_path / "again" / "known_ash_2.png")
+    with pytest.raises(UserError, match="'known_ash_2' names one crop in --data and another in --core"):
         opened(known, tmp_path / "again")
+
+
+def test_scalars_measured_in_different_ways_are_not_compared(tiny_set: TinySet, tmp_path: Path) -> None:
+    packed = opened(tiny_set("known", {"ash": 8})).folder
+    info = read_json(packed / "set.json")
+    for name, other, way_out in (
+        ("scalars_by", "instrument", "--no-instrument-scalars"),
+        ("in_um", True, "--um-per-px"),
+    ):
+        core = shutil.copytree(packed, tmp_path / name)
+        write_json(core / "set.json", info | {name: other})
+        with pytest.raises(UserError, match=f"cannot be compared.*{name}.*{way_out}"):
+            opened(packed, core)
+
+
+def test_folders_that_are_no_classes_are_no_truth(tiny_set: TinySet) -> None:
+    both = opened(tiny_set("known", {"ash": 8}), tiny_set("core", {"QCY_1_2_3": 6}))
+    searched = both.table[both.table["role"] == "core"]
+    assert searched["is_outlier"].isna().all()
+    assert searched["truth"].isna().all()
 
 
 def test_sets_of_different_size_are_refused(tiny_set: TinySet) -> None:
     packed = opened(tiny_set("known", {"ash": 8})).folder
     how = DataSettings(data=str(packed), core=str(tiny_set("core", {"": 4})), pack=PackSettings(size=20))
-    with pytest.raises(UserError, match=r"different sizes \(16 and 20 px\)"):
+    with pytest.raises(UserError, match=r"size: 16 and 20\): pack both with the same --size"):
         open_set(how, RunSettings(), lambda line: None)
 
 

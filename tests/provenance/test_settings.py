@@ -11,7 +11,7 @@ import pytest
 
 from provenance.errors import UserError
 from provenance.files import write_json
-from provenance.settings import entry, from_plain, parse, plain
+from provenance.settings import changed_flags, entry, from_plain, parse, plain
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,12 @@ def test_parse_flags_of_all_levels_stand_in_one_list() -> None:
     assert parse(Outer, FLAGS) == OTHER
 
 
+@pytest.mark.parametrize("settings", [Outer(), OTHER, Outer(labels=False, limit=3)])
+def test_the_changed_flags_give_the_same_settings_again(settings: Outer) -> None:
+    assert parse(Outer, changed_flags(settings)) == settings
+    assert (changed_flags(settings) == []) == (settings == Outer())
+
+
 def test_replay_takes_all_settings_of_a_run(replay: str) -> None:
     assert parse(Outer, ["--replay", replay]) == OTHER
 
@@ -131,6 +137,7 @@ class Resumable:
 def test_resume_takes_the_settings_and_stays(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {"epochs": 9, "resume": None})
     assert parse(Resumable, ["--resume", str(tmp_path)]) == Resumable(9, tmp_path)
+    assert parse(Resumable, [f"--resume={tmp_path}"]) == Resumable(9, tmp_path), "or it would go on with the defaults"
 
 
 @pytest.mark.parametrize("argv", [["--nmaes", "x"], ["--limit", "many"], ["--kind", "gan"], ["--rate"]])
