@@ -2,23 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from autoencoders.encode import encode_autoencoder, reconstruct
+from autoencoders.encode import encode_autoencoder
 from autoencoders.losses import Likelihood
 from autoencoders.models import Kind
+from autoencoders.pictures import write_pictures
 from autoencoders.training import AutoencoderTraining
 from encoders.fit import FitSettings, fit, loaders, open_run
 from encoders.warm_start import warm_start
-from particles.loader import as_input
 from particles.sets import ParticleSet
-from provenance.files import replacing, write_json
+from provenance.files import write_json
 from provenance.run import Run, RunSettings, find
-
-SHOWN_RECONSTRUCTIONS = 24
 
 
 @dataclass(frozen=True)
@@ -60,14 +58,14 @@ def train_autoencoder(
         say: takes one-line messages.
 
     Returns:
-        The finished run, with latents of every row and a few reconstructions.
+        The finished run, with latents of every row, a few reconstructions, samples and traversals.
 
     Raises:
         UserError: no classifier to start from, or too little to train on.
     """
     # without labels there is nothing a classifier could have learned from
     warm = not how.from_scratch and bool(particles.classes)
-    parents = [find("classifier", common.work, "best.ckpt", particles.fingerprint)] if warm else []
+    parents = _parents(how.fit.resume, particles, common) if warm else []
     with open_run(kind, settings, how.fit, common, particles, parents) as run:
         torch.manual_seed(common.seed)
         train, val = (particles.training_positions(split, how.data_labeled) for split in ("train", "val"))
@@ -79,18 +77,15 @@ def train_autoencoder(
             run.record(warm_start=str(report))
             say(str(report))
         fit(model, data, run, how.fit, common.seed, monitor="val_loss")
-        encode_autoencoder(model.net, particles, common.seed).write(run.path)
-        _write_reconstructions(run, model, particles, val)
+        latents = encode_autoencoder(model.net, particles, common.seed)
+        latents.write(run.path)
+        write_pictures(run.path, model.net, particles, val, latents.index)
         write_json(run.path / "metrics.json", {"n_train": len(train), "n_val": len(val)})
     return run
 
 
-def _write_reconstructions(run: Run, model: AutoencoderTraining, particles: ParticleSet, val: np.ndarray) -> None:
-    """`reconstructions.npy` (2, n, S, S) uint8: validation images and the model's pictures of them, and their ids."""
-    shown = np.sort(np.random.default_rng(0).permutation(val)[:SHOWN_RECONSTRUCTIONS])
-    images = particles.pixels[shown]
-    pairs = np.stack([images, reconstruct(model.net, as_input(images))])
-    ids = particles.table.set_index("position").loc[shown, "particle_id"].tolist()
-    write_json(run.path / "reconstructions.json", ids)
-    with replacing(run.path / "reconstructions.npy") as beside:
-        np.save(beside, pairs, allow_pickle=False)
+def _parents(resume: Path | None, particles: ParticleSet, common: RunSettings) -> list[Run]:
+    """The classifier to start from: the newest, or the one that a run to go on with has started from."""
+    if resume is None:
+        return [find("classifier", common.work, "best.ckpt", particles.fingerprint)]
+    return [Run(common.work / "runs" / name) for name in Run(resume.resolve()).info["parents"]]

@@ -1,4 +1,4 @@
-"""Learning curves of one run."""
+"""Learning curves of one run: `python figures/curves.py --run runs/vae/<id>`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from figures import style
+from figures import paper, style
+from figures.finished import Redraw, opened
 from provenance.errors import UserError
+from provenance.run import TRAINED_BY, Run
+from provenance.settings import entry
 
 _TRAIN, _VAL, _OTHER = "#0072B2", "#D55E00", "#6a6a6a"
 _WIDTH, _HEIGHT = 700, 400  # px of one panel's frame
@@ -20,6 +23,18 @@ _LOG_FROM = 20.0  # a curve that falls by more than this factor is shown on a lo
 _FEW_EPOCHS = 3  # below this a strip over epochs shows nothing that bars do not
 
 Panel = Callable[[Axes, pd.DataFrame], None]
+
+
+def main(settings: Redraw) -> None:
+    """Draw the learning curves of a finished training run again."""
+    run = opened(settings.run, tuple(TRAINED_BY), needs="metrics.csv")
+    with settings.formats:
+        print(draw_run(run, settings.folder(run)))
+
+
+def draw_run(run: Run, folder: Path) -> Path:
+    """Draw the curves of a training run into `folder`/curves-<kind>.png."""
+    return draw_curves(run.path / "metrics.csv", folder / f"curves-{run.kind}.png", f"Training: {run.kind}", run.name)
 
 
 def draw_curves(metrics_csv: Path, path: Path, title: str, subtitle: str | None = None) -> Path:
@@ -46,7 +61,7 @@ def draw_curves(metrics_csv: Path, path: Path, title: str, subtitle: str | None 
     head = _MARGIN + style.heading_height(subtitle) + 34
     width = _MARGIN + _LEFT + columns * (_WIDTH + _BETWEEN) - 20
     height = head + rows * (_HEIGHT + _BELOW) - 12
-    with style.picture(path, width, height) as figure:
+    with paper.picture(path, width, height) as figure:
         style.heading(style.page(figure), _MARGIN, _MARGIN, width - 2 * _MARGIN, title, subtitle)
         for number, (name, panel) in enumerate(panels.items()):
             left = _MARGIN + _LEFT + number % columns * (_WIDTH + _BETWEEN)
@@ -204,3 +219,7 @@ def _over_epochs(axes: Axes, metrics: pd.DataFrame, unit: str) -> None:
 def _whole(most: int) -> MaxNLocator:
     """Ticks at whole numbers only, even if that is one tick."""
     return MaxNLocator(most, integer=True, min_n_ticks=1)
+
+
+if __name__ == "__main__":
+    entry(Redraw, main)

@@ -1,4 +1,4 @@
-"""What goes into an autoencoder above what comes out of it."""
+"""What goes into an autoencoder above what comes out of it: `python figures/reconstructions.py --run runs/vae/<id>`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +10,71 @@ from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from figures import style
+from figures import paper, style
+from figures.finished import Redraw, opened
+from provenance.errors import UserError
+from provenance.files import read_json
+from provenance.run import Run
+from provenance.settings import entry
 
 SIDE = 150
 """Side of an image on the sheet, px."""
 _MARGIN, _LEFT, _GAP, _BETWEEN, _LINE = 44, 138, 14, 40, 19  # px
-_COLUMNS = 10
+_COLUMNS = 12
 _ROWS = ("input", "reconstruction", "|difference|")
 _MOST_CAPTION_LINES = 2
+KINDS = ("ae", "vae", "planar-vae")
+"""Kinds of run that redraw images."""
+SHEETS = {
+    "reconstructions": "drawn at random from the validation split, never trained on",
+    "reconstructions-best": "the best redrawn of the validation split, best first",
+    "reconstructions-worst": "the worst redrawn of the validation split, worst first",
+}
+"""Files of a run (`<name>.npy` and `<name>.json`), and what they show."""
+
+
+def main(settings: Redraw) -> None:
+    """Draw what a finished autoencoder makes of particles that it never trained on: at random, best, worst."""
+    run = opened(settings.run, KINDS)
+    with settings.formats:
+        drawn = draw_run(run, settings.folder(run))
+    if not drawn:
+        raise UserError(f"--run {settings.run}: the run has no reconstructions.npy; train again with this version")
+    print("\n".join(map(str, drawn)))
+
+
+def draw_run(run: Run, folder: Path) -> list[Path]:
+    """Draw the sheets that a run has arrays for into `folder`/<sheet>-<kind>.png.
+
+    Raises:
+        UserError: a file is cut, or ids and images differ in number.
+    """
+    drawn = []
+    for name, what in SHEETS.items():
+        if (run.path / f"{name}.npy").exists():
+            images, shown, captions = read_pairs(run.path / f"{name}.npy")
+            path, title = folder / f"{name}-{run.kind}.png", f"Reconstructions: {run.kind}"
+            said = f"{what}; RMS: root mean square difference in grey levels"
+            drawn.append(draw_reconstructions(images, shown, captions, path, title, said))
+    return drawn
+
+
+def read_pairs(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Images, what a model made of them, and captions: id and root mean square difference (RMS) in grey levels.
+
+    Args:
+        path: (2, n, S, S) uint8, the ids beside it as JSON.
+
+    Raises:
+        UserError: a file is missing or cut, or they do not fit together.
+    """
+    try:
+        images, shown = np.load(path, allow_pickle=False)
+        ids = read_json(path.with_suffix(".json"))
+        off = np.sqrt(((images.astype(float) - shown) ** 2).mean(axis=(1, 2)))
+        return images, shown, [f"{name} RMS={rms:.1f}" for name, rms in zip(ids, off, strict=True)]
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: its reconstructions cannot be read ({error}); train again") from error
 
 
 def draw_reconstructions(
@@ -57,7 +114,7 @@ def draw_reconstructions(
     width = _MARGIN + _LEFT + columns * (SIDE + _GAP) - _GAP + 116
     height = head + -(-max(len(given), 1) // columns) * block - _BETWEEN + _MARGIN
     strips = [given, shown, 255 * style.amount_colors()(difference / high)[..., :3]]
-    with style.picture(path, width, height) as figure:
+    with paper.picture(path, width, height) as figure:
         canvas = style.page(figure)
         _paste(canvas, strips, columns, head, block, (width, height))
         style.heading(canvas, _MARGIN, _MARGIN, width - 2 * _MARGIN, title, subtitle)
@@ -99,3 +156,7 @@ def _captions(canvas: Axes, captions: Sequence[str], columns: int, head: int, bl
         lines = style.wrapped(caption, SIDE, style.SMALL, _MOST_CAPTION_LINES)
         for place, line in enumerate(lines):
             canvas.text(left, top + place * _LINE, line, fontsize=style.SMALL, color="#4a4a4a", va="top")
+
+
+if __name__ == "__main__":
+    entry(Redraw, main)

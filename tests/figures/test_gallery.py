@@ -7,20 +7,10 @@ import pytest
 from PIL import Image
 
 from figures import gallery, style
-from figures.gallery import (
-    SIDE,
-    Card,
-    bar_of,
-    cards_of,
-    cluster_title,
-    draw_clusters,
-    draw_outliers,
-    draw_sheet,
-    enlarged,
-    members,
-    scale_bar,
-    short_reasons,
-)
+from figures.cards import SIDE, Card, bar_of, draw_sheet, enlarged, scale_bar
+from figures.cluster_sheets import cluster_title, draw_clusters, members
+from figures.gallery import draw_outliers, short_reasons
+from figures.particle_cards import cards_of
 from particles.pixels import PixelStore, write_shard
 
 S = 32
@@ -160,19 +150,19 @@ def test_odd_sheets_are_drawn(cards: list[Card], tmp_path: Path) -> None:
     assert height < 800
 
 
-def test_one_sheet_a_cluster_and_noise_last(table: pd.DataFrame, pixels: PixelStore, tmp_path: Path) -> None:
+def test_sheets_stand_by_size_and_noise_last(table: pd.DataFrame, pixels: PixelStore, tmp_path: Path) -> None:
     labels = pd.Series([0] * 10 + [7] * 12 + [-1] * 8, index=table["particle_id"])
     xy = np.random.default_rng(0).normal(size=(30, 2))
     drawn = draw_clusters(labels, xy, table, pixels, tmp_path, "hdbscan", n=6)
     assert [path.name for path in drawn] == [
-        "hdbscan-cluster-000.png",
-        "hdbscan-cluster-007.png",
-        "hdbscan-noise.png",
+        "hdbscan-01-cluster-7.png",
+        "hdbscan-02-cluster-0.png",
+        "hdbscan-03-noise.png",
     ]
     all_noise = draw_clusters(labels * 0 - 1, xy, table, pixels, tmp_path / "n", "dbscan", n=6)
-    assert [path.name for path in all_noise] == ["dbscan-noise.png"]
+    assert [path.name for path in all_noise] == ["dbscan-01-noise.png"]
     single = draw_clusters(labels[:1], xy[:1], table, pixels, tmp_path / "s", "kmeans", n=6)
-    assert [path.name for path in single] == ["kmeans-cluster-000.png"]
+    assert [path.name for path in single] == ["kmeans-01-cluster-0.png"]
 
 
 def test_members_are_the_nearest_and_a_seeded_draw_of_the_rest() -> None:
@@ -206,6 +196,8 @@ def test_the_false_discovery_line_stands_where_the_discoveries_end(
     assert [card.rank for card in below] == list(range(8, 13))
     assert "10 %" in next(iter(sections[0]))
     assert above[2].lines[1] == "p = 0.003"
+    draw_outliers(ranked.assign(discovery=ranks == 9), table, pixels, tmp_path / "one.png", "", n=12)
+    assert [[card.rank for card in cards] for cards in sections.pop().values()] == [[9], [*range(1, 9), 10, 11, 12]]
     draw_outliers(ranked.assign(discovery=False), table, pixels, tmp_path / "none.png", "", n=12)
     draw_outliers(ranked.assign(discovery=True), table, pixels, tmp_path / "all.png", "", n=12)
     assert [len(parts) for parts in sections] == [2, 1, 1]

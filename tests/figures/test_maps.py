@@ -6,7 +6,10 @@ import pytest
 from PIL import Image
 
 from figures import style
-from figures.maps import dot_diameter, draw_map, draw_map_panel, entries_of, opacity, place_labels, top_rows
+from figures.map_colors import entries_of
+from figures.map_dots import dot_diameter, opacity, top_rows
+from figures.map_marks import place_labels
+from figures.maps import draw_map, draw_map_panel
 
 
 def test_noise_is_the_last_entry_grey_named_counted_and_never_renumbered() -> None:

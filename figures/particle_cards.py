@@ -1,0 +1,58 @@
+"""Rows of the particle table -> cards of a contact sheet."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from figures.cards import Card
+from particles.pixels import PixelStore
+
+_TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+def cards_of(
+    table: pd.DataFrame,
+    pixels: PixelStore,
+    ids: Sequence[str],
+    lines: Mapping[str, Sequence[str]] | None = None,
+    ranks: Mapping[str, int] | None = None,
+    marks: Mapping[str, str] | None = None,
+) -> list[Card]:
+    """Cards of the particles in `ids`, in that order.
+
+    Args:
+        table: particle_id, position (row in `pixels`), width_px, height_px, scale, um_per_px.
+        pixels: the packed images.
+        ids: particles to show.
+        lines: particle_id -> what to say below its size.
+        ranks: particle_id -> badge.
+        marks: particle_id -> name of its frame.
+    """
+    rows = table.set_index("particle_id").loc[list(ids)]  # joined by id, never by position
+    images = pixels[rows["position"].to_numpy(dtype=np.int64)]
+    cards = []
+    for (name, row), image in zip(rows.iterrows(), images, strict=True):
+        known = not pd.isna(row["um_per_px"])
+        card = Card(
+            image=image, title=str(name), lines=(_size(row), *(lines or {}).get(name, ())),
+            um_per_packed_px=float(row["um_per_px"] / row["scale"]) if known else None,
+            crop_px_per_packed_px=1 / float(row["scale"]),
+            rank=None if ranks is None or name not in ranks else int(ranks[name]),
+            mark=None if marks is None else marks.get(name),
+        )  # fmt: skip
+        cards.append(card)
+    return cards
+
+
+def _size(row: Any) -> str:
+    """`12 x 8 µm`: width and height of the crop."""
+    if pd.isna(row["um_per_px"]):
+        return f"crop {row['width_px']} {_TIMES} {row['height_px']} px"
+    width, height = (_three_digits(float(row[side] * row["um_per_px"])) for side in ("width_px", "height_px"))
+    return f"crop {width} {_TIMES} {height} µm"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

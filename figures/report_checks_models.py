@@ -1,0 +1,119 @@
+"""Checks of code, models, groups and crops: lines of evidence, none where all is well, None where unknown."""
+
+import numpy as np
+
+from figures.report_checks_ranking import Evidence
+from figures.report_results import VARIATIONAL, Results, latent_of
+from figures.report_text import listed, percent
+
+IDLE_KL = 0.05
+"""Nats a dimension: below this, on average, the decoder hardly listens to the latent."""
+FEW_DIMENSIONS = 0.25
+"""Share of a latent's dimensions; fewer in use mean that it has collapsed."""
+FEW_FILLED = 0.10
+"""Share of an autoencoder's dimensions that the core fills; an AE has no KL to tell."""
+REJECTED = 0.01
+STILL_FALLING = 0.02
+"""Of the loss, won in the last epoch."""
+
+
+def code(results: Results) -> Evidence:
+    """Whether it is known which code made the runs, and whether it was one."""
+    commits = {run.name: str(run.info["commit"]) for run in results.all_runs}
+    dirty, nowhere = (
+        [name.partition("/")[0] for name, commit in commits.items() if commit.endswith(end)]
+        for end in ("-dirty", "nogit")
+    )
+    lines = []
+    if dirty:
+        lines.append(f"{len(dirty)} of {len(commits)} runs ({listed(dirty)}): code that was changed and not committed.")
+    if nowhere:
+        lines.append(f"{len(nowhere)} of {len(commits)} runs ({listed(nowhere)}): not from a checkout, code unknown.")
+    if len(set(commits.values())) > 1:
+        lines.append(f"The runs were made by different versions of the code: {listed(sorted(set(commits.values())))}.")
+    return lines
+
+
+def versions(results: Results) -> Evidence:
+    """Whether all runs used the same libraries."""
+    seen: dict[str, set[str]] = {}
+    for run in results.all_runs:
+        for name, version in run.info["versions"].items():
+            seen.setdefault(name, set()).add(str(version))
+    return [f"{name}: {listed(sorted(found))}." for name, found in sorted(seen.items()) if len(found) > 1]
+
+
+def collapsed(results: Results) -> Evidence:
+    """Variational latents that the decoder hardly listens to."""
+    variational = [kind for kind in VARIATIONAL if kind in results.curves]
+    if not variational:
+        return None
+    lines = []
+    for kind in variational:
+        last, dimensions = results.curves[kind].iloc[-1], results.dimensions[kind][0]
+        kl, active = (last.get(name, np.nan) for name in ("val_kl", "active_units"))
+        if kl < IDLE_KL * dimensions:
+            lines.append(f"{kind}: a KL of {kl:.2g} nats over {dimensions} dimensions; it hardly uses its latent.")
+        elif active <= FEW_DIMENSIONS * dimensions:
+            lines.append(f"{kind}: {active:.0f} of {dimensions} dimensions are active.")
+    return lines
+
+
+def filled(results: Results) -> Evidence:
+    """An autoencoder whose core lies in few dimensions."""
+    if "ae" not in results.dimensions:
+        return None
+    dimensions, filled = results.dimensions["ae"]
+    if filled > max(1.5, FEW_FILLED * dimensions):
+        return []
+    return [f"ae: the core fills about {filled:.1f} of {dimensions} dimensions."]
+
+
+def noise(results: Results) -> Evidence:
+    """Density clusterings that leave more than half of the core out."""
+    n, lines = len(results.ranked), []
+    for run in results.clustered:
+        for method in ("dbscan", "hdbscan"):
+            noise = run.results[method]["noise"]
+            if noise > n / 2:
+                lines.append(f"{latent_of(run)}, {method.upper()}: {percent(noise / n)} are in no cluster.")
+    return lines
+
+
+def falling(results: Results) -> Evidence:
+    """Models that were still learning when training ended."""
+    lines = []
+    for kind, frame in results.curves.items():
+        values = frame["val_loss"].dropna().to_numpy() if "val_loss" in frame else np.array([])
+        if len(values) < 2 or values[-1] != values.min():
+            continue
+        gained, whole = values[:-1].min() - values[-1], values.max() - values.min()
+        if gained > STILL_FALLING * max(abs(values[-1]), 1e-9) and gained > 0.1 * whole:
+            lines.append(f"{kind}: the loss fell from {values[:-1].min():.4g} to {values[-1]:.4g} in the last epoch.")
+    return lines if results.curves else None
+
+
+def rejected(results: Results) -> Evidence:
+    """Sets of which more than 1 % could not be used."""
+    lines = []
+    for info in results.set_infos:
+        share = info["rejected"] / max(1, info["n"] + info["rejected"])
+        if share > REJECTED:
+            lines.append(f"{info['name']}: {percent(share)} of the crops ({info['rejected']:,}) could not be used.")
+    return lines
+
+
+def scale(results: Results) -> Evidence:
+    """Particles of unknown scale."""
+    missing = results.particles.table["um_per_px"].isna().mean()
+    return [f"{percent(float(missing))} of the particles have no scale: their sizes are in px."] if missing else []
+
+
+def map_seed(results: Results) -> Evidence:
+    """Maps that will differ when they are drawn again."""
+    unseeded = [
+        latent_of(run)
+        for run in results.clustered
+        if run.config.get("clustering", {}).get("maps", {}).get("map_seed") is False
+    ]
+    return [f"Drawn without a seed: {listed(unseeded)}; clusters are found on these maps."] if unseeded else []

@@ -1,0 +1,379 @@
+import base64
+import io
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from planted_search import EVIL, SIZE, Planted, plant
+from scipy.stats import norm
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from figures.report import fresh, rendered, write_report
+from figures.report_doubts import CHECKS, doubts_of
+from figures.report_facts import differences, quality_table
+from figures.report_intervals import Ranking, estimates, replicates
+from figures.report_list import further_discoveries, strangest
+from figures.report_pictures import embedded
+from figures.report_results import Results, participation, results_of
+from figures.report_text import duration, listed, percent, place, size, table
+from provenance.errors import UserError
+from provenance.files import read_json, write_json
+from provenance.run import Run
+
+ALONE = {"meta", "img", "br", "link"}  # elements without an end
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text; refuses elements that do not nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ALONE:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    return plant(tmp_path_factory.mktemp("search"))
+
+
+@pytest.fixture(scope="module")
+def results(planted: Planted) -> Results:
+    return results_of(planted.particles, planted.consensus)
+
+
+@pytest.fixture(scope="module")
+def page(results: Results) -> Page:
+    return Page(rendered(results))
+
+
+# --- the page
+
+
+def test_the_page_is_alone_accessible_and_nests(page: Page) -> None:
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"script", "iframe", "object", "link", "form", "input"}
+    assert all(str(image["src"]).startswith("data:image/png;base64,") for image in page.of("img"))
+    assert all(image["alt"] for image in page.of("img"))
+    assert all(str(link["href"]).startswith("#") for link in page.of("a"))
+    targets = {attributes.get("id") for _, attributes in page.tags}
+    assert {str(link["href"])[1:] for link in page.of("a")} <= targets
+    assert len(page.of("table")) == len(page.of("caption")) > 6
+    assert all(head["scope"] in ("col", "row") for head in page.of("th"))
+    assert page.of("html") == [{"lang": "en"}]
+    policy = next(str(m["content"]) for m in page.of("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+    handlers = [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert not handlers
+
+
+def test_names_from_outside_stay_text(results: Results, page: Page) -> None:
+    raw = rendered(results)
+    assert "<script" not in raw
+    assert "\u202e" not in raw
+    shown = EVIL.replace("\u202e", "\N{REPLACEMENT CHARACTER}")
+    assert page.text.count(shown) >= 5  # id, class, sample, source, reason
+    assert f"Crop of particle {shown}, rank 1, 8 × 5 µm" in [image["alt"] for image in page.of("img")]
+
+
+def test_crops_are_those_of_the_ranking(planted: Planted, results: Results) -> None:
+    rows = planted.particles.table.set_index("particle_id")
+    found = strangest(results)
+    assert [one.rank for one in found] == list(range(1, 21))
+    ranked = pd.read_parquet(planted.consensus.path / "outliers.parquet").sort_values("rank")
+    assert [one.identity for one in found] == ranked["particle_id"].tolist()[:20]
+    for one in found:
+        pixels = planted.particles.pixels[[int(rows.loc[one.identity, "position"])]][0]
+        data = base64.b64decode(one.crop.removeprefix("data:image/png;base64,"))
+        assert (np.asarray(Image.open(io.BytesIO(data))) == pixels).all()
+        assert one.outlier == bool(rows.loc[one.identity, "is_outlier"])
+    # 1 µm a packed px (0.5 µm a px, packed to half): 2 µm of 8 px fit into 42 %
+    assert (found[0].bar, found[0].bar_share) == ("2 µm", 0.25)
+    assert found[0].p_value == "0.042"
+    assert found[0].predicted == "dust (75 %)"
+    assert found[1].reasons[1] == "improbable (vae, top 1 %)"
+
+
+def test_discoveries_after_the_twentieth_have_their_own_list(tmp_path: Path) -> None:
+    planted = plant(tmp_path, n=30, discoveries=25)
+    found = further_discoveries(results_of(planted.particles, planted.consensus))
+    assert [one.rank for one in found] == [21, 22, 23, 24, 25]
+    found = further_discoveries(results_of(planted.particles, planted.consensus), most=2)
+    assert [one.rank for one in found] == [21, 22]
+
+
+def test_it_is_one_file_written_alike_twice(planted: Planted, tmp_path: Path) -> None:
+    first = write_report(planted.particles, planted.consensus, tmp_path / "a" / "report.html")
+    again = write_report(
+        planted.particles, planted.consensus, tmp_path / "b.html", planted.runs, planted.clustered,
+        folders=[planted.particles.folder],
+    )  # fmt: skip
+    assert first.read_bytes() == again.read_bytes()
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["report.html"]
+
+
+@pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.parametrize("truth", [True, False])
+@pytest.mark.parametrize("n", [1, 24])
+def test_little_data_still_makes_a_page(tmp_path: Path, labels: bool, truth: bool, n: int) -> None:
+    latents = ("classifier", "vae") if labels else ("vae",)
+    planted = plant(tmp_path, n=n, labels=labels, truth=truth, latents=latents, discoveries=0)
+    results = results_of(planted.particles, planted.consensus)
+    text = Page(rendered(results)).text
+    assert ("AUROC" in text) == (truth and n > 1)
+    assert ("no p-values" in text) == (not labels)
+    raised = {doubt.name for doubt in doubts_of(results).found}
+    assert ("Held-back labels" in raised) == (not labels)
+    assert "Truth" in raised  # unknown, or of too few
+
+
+def test_a_run_that_is_gone_is_named(tmp_path: Path) -> None:
+    planted = plant(tmp_path)
+    (planted.clustered[0].path / "run.json").unlink()
+    with pytest.raises(UserError, match=r"it stands on clusters-classifier/.*, which is gone"):
+        write_report(planted.particles, planted.consensus, tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_rows_of_the_tables(page: Page) -> None:
+    assert "Rejected 2 (4.3 %)" in page.text
+    assert "too small 2" in page.text
+    # 20 labeled in turns of two classes, every fourth of them in test, all of these of the second class
+    assert "dust 10 0 0 10" in page.text
+    assert "core (searched) – – – 24" in page.text
+    assert "24 of the core were ranked. The truth is known of 24: 3 are outliers." in page.text
+    assert "Accuracy 80 %: 4 of 5 particles that were never trained on." in page.text
+
+
+# --- intervals
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 4), st.integers(0, 3)), min_size=2, max_size=40).filter(
+        lambda rows: len({s for s, _, w in rows if w}) == 2
+    )
+)
+@settings(max_examples=200, deadline=None)
+def test_weighted_measures_agree_with_scikit_learn(rows: list[tuple[bool, int, int]]) -> None:
+    strange, score, weight = (np.array(column) for column in zip(*rows, strict=True))
+    auroc, precision, recall = Ranking(strange, score.astype(float)).measures(weight)
+    assert auroc == pytest.approx(roc_auc_score(strange, score, sample_weight=weight))
+    assert precision == pytest.approx(average_precision_score(strange, score, sample_weight=weight))
+    # the same particles written out, the others first among equals
+    order = np.lexsort((strange, -score))
+    spread = np.repeat(strange[order], weight[order])
+    assert recall == pytest.approx(spread[: spread.sum()].mean())
+
+
+def test_intervals_cover_the_true_auroc() -> None:
+    """Two normals a distance apart: AUROC = Phi(d / sqrt 2); of 60 intervals 95 % hold it, at least 50 of 60."""
+    distance, rng, held = 1.5, np.random.default_rng(0), 0
+    expected = norm.cdf(distance / np.sqrt(2))
+    for seed in range(60):
+        strange = np.arange(200) < 40
+        score = rng.normal(size=200) + distance * strange
+        found = estimates(pd.Series(strange, dtype="boolean"), score, seed)
+        assert found is not None
+        held += found["auroc"].low <= expected <= found["auroc"].high
+        assert found["auroc"].low < found["auroc"].value < found["auroc"].high
+    assert 50 <= held <= 60
+
+
+def test_intervals_are_seeded_and_need_truth() -> None:
+    truth = pd.Series([True, False, pd.NA] * 10, dtype="boolean")
+    score = np.arange(30.0)
+    assert estimates(truth, score, 1) == estimates(truth, score, 1)
+    assert estimates(truth, score, 1) != estimates(truth, score, 2)
+    assert estimates(truth[:0], score[:0], 0) is None
+    assert estimates(pd.Series([pd.NA, pd.NA], dtype="boolean"), score[:2], 0) is None
+    assert estimates(pd.Series([True, True], dtype="boolean"), score[:2], 0) is None
+    assert [replicates(n) for n in (10, 400_000, 3_000_000)] == [1000, 500, 200]
+
+
+def test_the_table_holds_the_values_of_each_ranking(planted: Planted, results: Results) -> None:
+    found = quality_table(results, 0)
+    assert found is not None
+    rows = {row[0]: row[1:] for row in found.rows}
+    for run in planted.clustered:
+        frame = pd.read_parquet(run.path / "outliers.parquet").merge(planted.particles.table, on="particle_id")
+        expected = roc_auc_score(frame["is_outlier"].astype(bool), frame["score"])
+        assert rows[run.kind.removeprefix("clusters-")][0].startswith(f"{expected:.3f} (")
+
+
+# --- doubts
+
+
+def raised(planted: Planted) -> dict[str, tuple[str, ...]]:
+    found = doubts_of(results_of(planted.particles, planted.consensus)).found
+    return {doubt.name: doubt.evidence for doubt in found}
+
+
+def test_every_check_says_something() -> None:
+    names = [check.name for check in CHECKS]
+    assert len(names) == len(set(names)) == 17
+    assert all(check.way_out.endswith(".") for check in CHECKS)
+
+
+def test_what_is_wrong_with_the_planted_search(planted: Planted) -> None:
+    found = raised(planted)
+    assert found["Labels"] == (f"Classes with fewer than 50 particles to learn from: {EVIL} (5), dust (10).",)
+    assert found["Confusion of classes"] == (f"20 % of {EVIL} (1 of 5) are taken for dust.",)
+    assert found["Truth"] == ("Only 3 true outliers: qualities of the ranking are uncertain.",)
+    assert found["Repetition with other seeds"] == ("One seed (0): how much of the list is chance is not known.",)
+    assert found["Rejected crops"] == ("planted: 4.3 % of the crops (2) could not be used.",)
+    assert not {"Noise", "Collapsed latents", "Scale", "Seeded maps", "Versions of libraries"} & set(found)
+
+
+def test_collapse_noise_scale_and_versions_are_seen(tmp_path: Path) -> None:
+    planted = plant(tmp_path)
+    vae = planted.runs[1].path
+    frame = pd.read_csv(vae / "metrics.csv")
+    frame.assign(val_kl=0.01).to_csv(vae / "metrics.csv", index=False)
+    metrics = read_json(planted.clustered[1].path / "metrics.json")
+    metrics["hdbscan"]["noise"] = 13
+    write_json(planted.clustered[1].path / "metrics.json", metrics)
+    planted.particles.table.loc[:10, "um_per_px"] = pd.NA
+    planted.runs[0].record(versions=planted.runs[0].info["versions"] | {"numpy": "1.0"}, commit="abc1234-dirty")
+    found = raised(planted)
+    assert found["Collapsed latents"] == ("vae: a KL of 0.01 nats over 4 dimensions; it hardly uses its latent.",)
+    assert found["Noise"] == ("vae, HDBSCAN: 54 % are in no cluster.",)
+    assert found["Scale"] == ("25 % of the particles have no scale: their sizes are in px.",)
+    assert found["Versions of libraries"][0].startswith("numpy: 1.0, ")
+    assert "code that was changed and not committed" in found["Code"][0]
+    frame.assign(val_kl=9.0, active_units=1.0).to_csv(vae / "metrics.csv", index=False)
+    assert raised(planted)["Collapsed latents"] == ("vae: 1 of 4 dimensions are active.",)
+
+
+def rewritten(run: Run, **columns: object) -> None:
+    path = run.path / "outliers.parquet"
+    pd.read_parquet(path).assign(**columns).to_parquet(path)
+
+
+def test_p_values_are_doubted_for_what_they_are(tmp_path: Path) -> None:
+    planted = plant(tmp_path)
+    rewritten(planted.consensus, p_value=[0.04] * 6 + [0.5] * 18, discovery=False)
+    found = raised(planted)
+    assert found["Likeness of labeled set and core"][0].startswith("25 % of the core have p <= 0.05")
+    assert "the smallest p-value is 0.04; a single one among 24 particles would need 0.0042" in found[
+        "Resolution of the p-values"][0]  # fmt: skip
+    strange = planted.particles.table.set_index("particle_id")["is_outlier"]
+    ids = pd.read_parquet(planted.consensus.path / "outliers.parquet")["particle_id"]
+    rewritten(planted.consensus, p_value=0.5, discovery=strange.loc[ids].to_numpy(dtype=bool))
+    assert not {"False discoveries", "Resolution of the p-values", "Likeness of labeled set and core"} & set(
+        raised(planted)
+    )
+    rewritten(planted.consensus, discovery=True)
+    assert raised(planted)["False discoveries"][0].startswith("88 % of 24 discoveries are of known classes")
+
+
+def test_other_seeds_are_compared_by_their_first(tmp_path: Path) -> None:
+    planted = plant(tmp_path, n=80)
+    other = plant(tmp_path, n=80, seed=1)
+    assert "Repetition with other seeds" not in raised(planted), "the same ranking"
+    n = 80
+    rewritten(other.consensus, rank=np.arange(n, 0, -1))
+    top = set(pd.read_parquet(planted.consensus.path / "outliers.parquet").nsmallest(20, "rank")["particle_id"])
+    theirs = set(pd.read_parquet(other.consensus.path / "outliers.parquet").nsmallest(20, "rank")["particle_id"])
+    expected = f"Seeds 0 and 1 share only {len(top & theirs)} of their first 20 particles."
+    assert raised(planted)["Repetition with other seeds"] == (expected,)
+
+
+def test_a_cloud_fills_as_many_dimensions_as_it_has() -> None:
+    rng = np.random.default_rng(0)
+    assert participation(rng.normal(size=(20_000, 5))) == pytest.approx(5, rel=0.01)
+    assert participation(rng.normal(size=(50, 1)) * [1.0, 2.0, 3.0]) == pytest.approx(1)
+    assert participation(np.ones((9, 3))) == 0
+    assert participation(np.ones((1, 3))) == 0
+
+
+# --- pictures and text
+
+
+def test_pictures_shrink_until_they_fit(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 2000, 3), dtype=np.uint8)
+    for name in ("maps-vae.png", "curves-vae.png", "outliers.png"):
+        Image.fromarray(noise).save(tmp_path / name)
+    paths = sorted(tmp_path.glob("*.png"))
+    large = embedded(paths)
+    assert [(p.name, p.title, p.width, p.height) for p in large] == [
+        ("curves-vae.png", "Training of vae", 1600, 240), ("maps-vae.png", "Maps of the latent vae", 1600, 240),
+    ]  # fmt: skip
+    small = embedded(paths, budget=400_000)
+    assert {p.width for p in small} == {700}
+    assert sum(len(p.uri) for p in small) < 400_000 * 4 / 3 + 100
+    assert embedded(paths, budget=10) == []
+    (tmp_path / "confusion.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"confusion\.png: cannot be read as an image"):
+        embedded([tmp_path / "confusion.png"])
+
+
+def test_small_pictures_are_embedded_as_they_are(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((SIZE, SIZE), np.uint8)).save(tmp_path / "confusion.png")
+    (picture,) = embedded([tmp_path / "confusion.png"])
+    assert base64.b64decode(picture.uri.partition(",")[2]) == (tmp_path / "confusion.png").read_bytes()
+
+
+def test_pictures_of_an_older_search_are_not_shown(planted: Planted, tmp_path: Path) -> None:
+    new, old = tmp_path / "maps-a.png", tmp_path / "maps-b.png"
+    for path in (new, old):
+        path.write_bytes(b"")
+    os.utime(old, (1, 1))
+    assert fresh([new, old], planted.consensus) == ([new], [old])
+
+
+def test_settings_that_differ() -> None:
+    values = {"a": 1, "b": {"c": [2], "d": 3}}
+    assert differences(values, {"a": 1, "b": {"c": [9], "d": 3}}) == [("b.c", "[2]", "[9]")]
+    assert differences(values, {"a": 1}) == [("b", "{'c': [2], 'd': 3}", "None")]
+
+
+def test_numbers_read_well() -> None:
+    rows = table("t", ("a", "b", "c"), [("x", 1234, 0.12345), ("y", None, -2495.6)])
+    assert rows.rows == (("x", "1,234", "0.123"), ("y", "–", "-2,496"))
+    assert rows.numeric == (False, True, True)
+    assert [percent(v) for v in (0, 1, 0.0052, 0.123, 0.9999, None)] == [
+        "0 %", "100 %", "0.52 %", "12 %", "> 99 %", "–",
+    ]  # fmt: skip
+    assert [duration(s) for s in (None, 48.4, 720, 7200)] == ["–", "48 s", "12 min", "2.0 h"]
+    assert listed(["a", "b", "c"], 2) == "a, b and 1 more"
+    crop = {"width_px": 21, "height_px": 18, "um_per_px": pd.NA}
+    assert (size(crop), size(crop | {"um_per_px": 0.5})) == ("21 × 18 px", "10.5 × 9 µm")
+    assert size(crop | {"width_px": pd.NA}) == "–"
+    assert place({"sample": pd.NA, "core": "GRIP", "bag": 3046, "top_cm": 0.0, "bottom_cm": 20.5}) == (
+        "GRIP, 3046, 0–20.5 cm"
+    )
+    assert place({}) == "–"
+
+
+def test_the_look_holds_no_address() -> None:
+    assert not re.search(
+        r"url\(|https?:|@import", (Path(__file__).parents[2] / "figures/assets/report.css").read_text()
+    )
