@@ -27,6 +27,7 @@ _MOST_CELLS = 100
 _MARGIN, _LEFT, _BELOW, _LEGEND = 44, 62, 62, 330  # px
 _MOST_ENTRIES = 32
 _FRAME = 1.1  # points
+_ROUNDING = 1e-6  # cells
 
 Box = tuple[float, float, float, float]
 
@@ -169,12 +170,11 @@ def _nearest(
     xy: np.ndarray, finite: np.ndarray, corner: np.ndarray, side: float, shape: np.ndarray
 ) -> tuple[np.ndarray, int]:
     """For each cell the row nearest to its center, and how many rows lie in any cell."""
-    place = np.full(xy.shape, -1.0)
+    place = np.full(xy.shape, np.nan)
     place[finite] = (xy[finite] - corner) / side
-    on_edge = (place > -_EDGE) & (place < shape + _EDGE)  # rounding must not put the map's own extremes outside of it
-    place = np.where(on_edge, np.clip(place, 0.0, shape - 1e-9), place)
-    rows = np.flatnonzero(((place >= 0) & (place < shape)).all(axis=1))
-    cell = np.floor(place[rows]).astype(np.int64)
+    # who lies on the border lies in the outermost cell, whichever way the border was rounded
+    rows = np.flatnonzero(((place >= -_ROUNDING) & (place <= shape + _ROUNDING)).all(axis=1))
+    cell = np.clip(np.floor(place[rows]), 0, shape - 1).astype(np.int64)
     distance = np.linalg.norm(place[rows] - cell - 0.5, axis=1)
     number = cell[:, 1] * shape[0] + cell[:, 0]
     order = np.lexsort((rows, distance, number))  # of equal distances the first row, so that the sheet repeats

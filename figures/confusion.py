@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
-from figures import style
+from figures import paper, style
 
 _MARGIN, _CELL, _AXIS, _BESIDE = 44, 84, 40, 14  # px
 
@@ -75,7 +75,7 @@ def draw_confusion(
     left = _MARGIN + _AXIS + longest + 14
     top = _MARGIN + style.heading_height(subtitle) + _AXIS + longest + 4
     width = max(left + side + _BESIDE + _CELL + _MARGIN, 620)
-    with style.picture(path, width, top + side + _BESIDE + _CELL + _MARGIN) as figure:
+    with paper.picture(path, width, top + side + _BESIDE + _CELL + _MARGIN) as figure:
         canvas = style.page(figure)
         style.heading(canvas, _MARGIN, _MARGIN, width - 2 * _MARGIN, title, subtitle)
         _names(canvas, names, left, top)

@@ -18,7 +18,7 @@ from provenance.settings import entry
 
 _TRAIN, _VAL, _OTHER = "#0072B2", "#D55E00", "#6a6a6a"
 _WIDTH, _HEIGHT = 700, 400  # px of one panel's frame
-_MARGIN, _LEFT, _BETWEEN, _BELOW = 44, 74, 150, 118  # px
+_MARGIN, _LEFT, _BETWEEN, _BELOW = 44, 74, 150, 168  # px
 _LOG_FROM = 20.0  # a curve that falls by more than this factor is shown on a logarithmic axis
 _FEW_EPOCHS = 3  # below this a strip over epochs shows nothing that bars do not
 
@@ -212,8 +212,9 @@ def _over_epochs(axes: Axes, metrics: pd.DataFrame, unit: str) -> None:
     room = max(0.02 * (last - first), 0.5 if last == first else 0.1)
     axes.set_xlim(first - room, last + room)
     axes.xaxis.set_major_locator(_whole(8))
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="best")
+    entries = len(axes.get_legend_handles_labels()[0])
+    if entries:  # below the axis: within it, it hides a curve sooner or later
+        axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.14), ncols=2 if entries > 3 else 3)
 
 
 def _whole(most: int) -> MaxNLocator:

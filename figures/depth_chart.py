@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from figures import style
+from figures import paper, style
 from particles.profile import (
     COVERAGE,
     SAMPLE,
@@ -187,7 +187,7 @@ def draw_profile(
     left = _MARGIN + 18 + min(_widest(places), _WIDEST)
     width = (_WIDTH - left - _MARGIN) // len(panels) - _GAP
     tall, head = int(min(_ROW * places.height, _TALLEST)), _MARGIN + style.heading_height(subtitle) + _HEAD
-    with style.picture(path, _WIDTH, head + tall + _FOOT) as figure:
+    with paper.picture(path, _WIDTH, head + tall + _FOOT) as figure:
         canvas = style.page(figure)
         style.heading(canvas, _MARGIN, _MARGIN, _WIDTH - 2 * _MARGIN, title, subtitle)
         for number, panel in enumerate(panels):

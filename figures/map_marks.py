@@ -28,7 +28,7 @@ def draw_numbers(axes: Axes, xy: np.ndarray, entries: list[Entry], side: int) ->
         return
     corner, to_px = axes.transAxes.transform((0, 0)), axes.transData
     middles = np.array([_spot(to_px.transform(xy[entry.rows]) - corner) for entry in entries])
-    spots = place_labels(middles, side, radii=(0, 14, 22, 30, 40), on_points=True)
+    spots = place_labels(middles, side, radii=(0, 14, 22, 30, 40, 52), on_points=True)
     for entry, spot in zip(entries, spots, strict=True):
         x, y = to_px.inverted().transform(spot + corner)
         axes.text(x, y, f"{entry.number}", zorder=5, **TEXT)

@@ -38,7 +38,7 @@ def test_each_kind_has_its_panels_even_after_one_epoch(
     frame.to_csv(tmp_path / "metrics.csv", index=False)
     width, height = Image.open(draw_curves(tmp_path / "metrics.csv", tmp_path / "c.png", "t")).size
     assert width == 44 + 74 + 2 * (700 + 150) - 20
-    assert height == 44 + 48 + 34 + (len(panels) // 2) * (400 + 118) - 12
+    assert height == 44 + 48 + 34 + (len(panels) // 2) * (400 + 168) - 12
 
 
 def test_dimensions_are_in_the_latents_order() -> None:
