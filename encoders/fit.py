@@ -168,7 +168,6 @@ def fit(model: L.LightningModule, data: ParticleData, run: Run, settings: FitSet
         monitor: validation value that decides which epoch is best; lower is better.
     """
     _quiet_lightning()
-    torch.set_flush_denormal(True)  # numbers too small to matter cost a CPU a hundred times more than zero
     # two of them, because save_last writes only when the best one is written too
     best, last = (
         ModelCheckpoint(
@@ -182,10 +181,13 @@ def fit(model: L.LightningModule, data: ParticleData, run: Run, settings: FitSet
         callbacks=[best, last, Curves(run.path / "metrics.csv"), SeedEachStep(seed), RichProgressBar(leave=False)],
     )  # fmt: skip
     before = run.path / "last.ckpt"
+    torch.set_flush_denormal(True)  # numbers too small to matter cost a CPU a hundred times more than zero
     try:
         trainer.fit(model, data, ckpt_path=before if settings.resume and before.exists() else None, weights_only=True)
     except SystemExit as stop:  # Lightning's answer to Ctrl-C; ours is said in one place for all scripts
         raise KeyboardInterrupt from stop
+    finally:
+        torch.set_flush_denormal(False)
     run.record(device=str(trainer.strategy.root_device), precision=str(trainer.precision))
     model.load_state_dict(torch.load(run.path / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"])
     model.eval()

@@ -51,7 +51,8 @@ def test_the_summary_has_the_promised_structure(summary: dict[str, Any]) -> None
     assert summary["seconds"] > 0
     assert list(summary["latents"]) == ["classifier"]
     judged = summary["latents"]["classifier"]
-    assert set(judged["auroc"]) == {"hdbscan", "knn", "whitened", "mahalanobis", "isolation_forest", "combined"}
+    scores = {"hdbscan", "knn", "whitened", "mahalanobis", "isolation_forest", "neg_max_logit"}
+    assert set(judged["auroc"]) == scores | {"combined"}
     assert set(judged["clusters"]) == {"2", "6"}
     assert set(judged["clusters"]["2"]) == {"cluster", "precision", "recall"}
 

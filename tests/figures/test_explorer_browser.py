@@ -1,5 +1,6 @@
 """The explorer in a real browser: what a user sees, clicks and takes away."""
 
+import contextlib
 import csv
 import os
 import shutil
@@ -120,10 +121,14 @@ class Opened:
         return np.array(levels, dtype=np.uint8).reshape(side, side)
 
     def hover(self, x: float, y: float) -> int:
-        """The row that the page shows for the dot at a place of the map."""
+        """The row that the page shows for the dot at a place of the map, once it no longer shows the one before."""
+        before = self.page.locator("#follow").get_attribute("data-row")
         self.page.mouse.move(*(place + 3 for place in self.spot(x, y)))
         self.page.mouse.move(*self.spot(x, y))
         self.page.wait_for_selector("#follow", state="visible", timeout=5_000)
+        changed = "before => document.getElementById('follow').getAttribute('data-row') !== before"
+        with contextlib.suppress(api.TimeoutError):  # a second hover over the same dot changes nothing
+            self.page.wait_for_function(changed, arg=before, timeout=5_000)
         return int(self.page.locator("#follow").get_attribute("data-row"))
 
     def lasso(self, corners: list[tuple[float, float]]) -> None:

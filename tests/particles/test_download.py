@@ -274,8 +274,10 @@ def test_a_killed_download_goes_on(zenodo: Zenodo, tmp_path: Path, sign: signal.
     zenodo.cuts, zenodo.stalls = [3 * CHUNK], True
     command = [sys.executable, "-m", "particles.download", "icelearning", "--out", "out", "--api", zenodo.api]
     started = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(PROJECT)}
-    )
+        command, cwd=tmp_path, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        # where tests run in the background of a shell, Ctrl-C is ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     part, deadline = tmp_path / "out" / "train.csv.part", time.monotonic() + 60
     while record.size_of(part) < 3 * CHUNK and time.monotonic() < deadline:
         time.sleep(0.05)
