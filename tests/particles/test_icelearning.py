@@ -5,61 +5,22 @@ import os
 import pickle
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from planted_tree import AREA, AUTHOR, SCALE, SOME, WIDTH, dust, listed, png, table
 
 from benchmarks.icelearning_tree import make_tree
 from particles.scalars import SCALARS
 from particles.sources.folder import read_grey
 from particles.sources.icelearning import IceLearning, is_icelearning
-from particles.table import ROW_COLUMNS, validated
-
-AREA, WIDTH, SCALE = "Area (ABD)", "Width", "Calibration Factor"
-AUTHOR = "/home/author/Desktop/Flowcam/train"
-SOME = settings(max_examples=30, deadline=None)
-
-
-def png(path: Path, grey: int = 90) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((9, 8), grey, np.uint8)).save(path)
-    return path
-
-
-def table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]], separator: str = ",") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [separator.join(str(field) for field in row) for row in [columns, *rows]]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def listed(root: Path) -> pd.DataFrame:
-    """All rows, as packing would have them, missing values as None."""
-    frames = [validated(frame, "ice") for frame in IceLearning(root).rows()]
-    rows = pd.concat(frames, ignore_index=True).astype(object)
-    return rows.where(rows.notna(), None)
-
-
-def verdicts(root: Path) -> dict[str, Any]:
-    """Image (or id, where there is none) -> why it is refused, None where it is not."""
-    rows = listed(root)
-    return dict(zip(rows["image"], rows["reject"], strict=True))
-
-
-def dust(root: Path, names: Sequence[str], values: Sequence[object] | None = None) -> Path:
-    """A class folder `dust` with one crop for each name, and its table."""
-    for name in names:
-        png(root / "dust" / name)
-    areas = values if values is not None else [1.5] * len(names)
-    rows = [[area, f"{AUTHOR}/dust/{name}"] for area, name in zip(areas, names, strict=True)]
-    return table(root / "dust.csv", [AREA, "imgpaths"], rows)
+from particles.table import ROW_COLUMNS
 
 
 @pytest.fixture(scope="module")
