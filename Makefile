@@ -10,8 +10,9 @@ UV_VERSION := 0.13.8
 demo: $(READY)
 	$(BIN)/python experiments/find_outliers.py
 
+# A process per core, each with one thread: two that both take all threads would wait for each other.
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

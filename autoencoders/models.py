@@ -102,12 +102,17 @@ class Autoencoder(nn.Module):
         z_k, log_det = self._flowed(z, q)
         return z_k, normal_log_prob(z, q.mu, q.logvar) - log_det - standard_normal_log_prob(z_k)
 
-    def losses(self, x: torch.Tensor) -> Losses:
-        """One draw of the negative ELBO's two parts for a batch: (B, 1, S, S) -> per image."""
+    def losses(self, x: torch.Tensor, target: torch.Tensor | None = None) -> Losses:
+        """One draw of the negative ELBO's two parts for a batch.
+
+        Args:
+            x: (B, 1, S, S), what is encoded.
+            target: (B, 1, S, S), what is to be reconstructed; None for `x` itself.
+        """
         q = self.posterior(x)
         z, kl = self.sample(q, torch.randn_like(q.mu))
         per_dim = torch.zeros_like(q.mu) if self.kind == "ae" else gaussian_kl_per_dim(q.mu, q.logvar)
-        return Losses(self.reconstruction(x, self.decoder(z)), kl, per_dim, q.mu)
+        return Losses(self.reconstruction(x if target is None else target, self.decoder(z)), kl, per_dim, q.mu)
 
     def reconstruction(self, x: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """-log p(x|z): (B, 1, S, S) twice -> (B,) nats."""

@@ -31,6 +31,9 @@ class AutoencoderSettings:
     """Epochs over which the KL's weight grows to 1."""
     from_scratch: bool = False
     """Do not start the trunk from the classifier."""
+    denoise: bool = False
+    """Reconstruct each crop as it was before its augmentation: the latent then forgets what augmentation changes
+    (Vincent et al. 2008, doi:10.1145/1390156.1390294; for a VAE, Im et al. 2017, arXiv:1511.06406)."""
     data_labeled: bool = True
     """Train on the labeled set too; --no-data-labeled trains on the core alone."""
     fit: FitSettings = field(default_factory=FitSettings)
@@ -71,7 +74,9 @@ def train_autoencoder(
         train, val = (particles.training_positions(split, how.data_labeled) for split in ("train", "val"))
         data = loaders(particles, train, val, how.fit, common.seed)
         size = particles.pixels.size
-        model = AutoencoderTraining(kind, how.latent_dim, size, how.likelihood, flow_steps, how.fit.lr, how.kl_warmup)
+        model = AutoencoderTraining(
+            kind, how.latent_dim, size, how.likelihood, flow_steps, how.fit.lr, how.kl_warmup, how.denoise
+        )
         if parents:
             report = warm_start(model.net.trunk, parents[0].path / "best.ckpt", size)
             run.record(warm_start=str(report))

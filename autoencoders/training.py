@@ -26,6 +26,7 @@ class AutoencoderTraining(L.LightningModule):
         flow_steps: int,
         lr: float,
         kl_warmup: float,
+        denoise: bool = False,
     ) -> None:
         """Set up the model.
 
@@ -37,10 +38,11 @@ class AutoencoderTraining(L.LightningModule):
             flow_steps: K, for `planar-vae`.
             lr: peak learning rate.
             kl_warmup: epochs over which the KL's weight grows from 0 to 1.
+            denoise: reconstruct what the crop was before its augmentation.
         """
         super().__init__()
         self.save_hyperparameters()
-        self.lr, self.kl_warmup = lr, kl_warmup
+        self.lr, self.kl_warmup, self.denoise = lr, kl_warmup, denoise
         self.net = Autoencoder(kind, latent_dim, size, likelihood, flow_steps)
         self._mus: list[torch.Tensor] = []
 
@@ -48,7 +50,7 @@ class AutoencoderTraining(L.LightningModule):
         """Mean of reconstruction + weighted KL over a batch, nats per image."""
         steps_per_epoch = max(1, int(self.trainer.num_training_batches))
         weight = kl_weight(self.trainer.global_step / steps_per_epoch, self.kl_warmup)
-        losses = self.net.losses(batch["x"])
+        losses = self.net.losses(batch["x"], batch["clean"] if self.denoise else None)
         self._log("train", losses)
         self.log("kl_weight", weight, on_step=False, on_epoch=True)
         return (losses.reconstruction + weight * losses.kl).mean()

@@ -101,7 +101,8 @@ class ParticleData(L.LightningDataModule):
         return DataLoader(self.val, self.batch_size, collate_fn=_as_is, generator=torch.Generator())
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augment training batches where they are used, on the device."""
+        """Augment training batches where they are used, on the device; `clean` keeps what was not yet augmented."""
+        batch["clean"] = batch["x"]
         if self.trainer is not None and self.trainer.training:
             batch["x"] = augmented(batch["x"], self.augment)
         return batch

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from autoencoders.encode import encode_autoencoder, reconstruct
-from autoencoders.losses import gaussian_kl_per_dim, gaussian_nll
+from autoencoders.losses import bernoulli_nll, gaussian_kl_per_dim, gaussian_nll
 from autoencoders.models import Kind
 from autoencoders.train import AutoencoderSettings, train_autoencoder
 from autoencoders.training import AutoencoderTraining, load_autoencoder
 from encoders.encode import inference
 from encoders.fit import FitSettings, SeedEachStep
 from encoders.pretrain import ClassifierSettings, pretrain
-from particles.loader import as_input
+from particles.loader import ParticleData, PixelData, as_input
 from particles.sets import DataSettings, ParticleSet, open_set
 from particles.squares import PackSettings
 from provenance.errors import UserError
@@ -135,6 +135,26 @@ def test_a_step_minimizes_reconstruction_plus_weighted_kl(
     torch.testing.assert_close(loss, (losses.reconstruction + weight * losses.kl).mean())
     # what is shown is the full bound, whatever the weight
     torch.testing.assert_close(logged["train_loss"], (losses.reconstruction + losses.kl).mean())
+
+
+def test_denoising_asks_for_the_crop_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    training = AutoencoderTraining("ae", 4, 16, "bernoulli", 0, 1e-3, 1.0, denoise=True)
+    trainer = SimpleNamespace(num_training_batches=3, global_step=0, training=True)
+    monkeypatch.setattr(AutoencoderTraining, "trainer", property(lambda _: trainer))
+    monkeypatch.setattr(training, "log", lambda *_, **__: None)
+    monkeypatch.setattr(training, "log_dict", lambda *_, **__: None)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 16, 16)).astype(np.uint8)
+    data = ParticleData(PixelData(pixels, np.arange(6)), PixelData(pixels, np.arange(6)), 6, 0, "affine")  # type: ignore[arg-type]
+    monkeypatch.setattr(data, "trainer", trainer)
+    batch = data.on_after_batch_transfer({"x": as_input(pixels)}, 0)
+    torch.testing.assert_close(batch["clean"], as_input(pixels))
+    assert (batch["x"] - batch["clean"]).abs().mean() > 0.01
+    with torch.no_grad():
+        training.eval()
+        loss = training.training_step(batch, 0)
+        logits = training.net.decoder(training.net.encode(batch["x"]))
+        expected = bernoulli_nll(as_input(pixels), logits).mean()
+    torch.testing.assert_close(loss, expected)
 
 
 def test_validation_curves_add_up(straight: Run) -> None:
