@@ -37,7 +37,7 @@ def show_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object
     """Print a table; numbers to three digits, what is missing as a dash."""
     table = Table(title=title, title_justify="left")
     for place, name in enumerate(header):
-        table.add_column(name, justify="left" if place == 0 else "right")
+        table.add_column(name, justify="left" if place == 0 else "right", no_wrap=place == 0)
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     Console().print(table)
