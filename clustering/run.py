@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from clustering.agreement import write_agreement
 from clustering.consensus import consensus, ranks
 from clustering.groups import GroupSettings, dbscan, hdbscan_groups, kmeans
 from clustering.likeness import write_likeness
@@ -114,6 +115,7 @@ def run_clustering(
             bars.advance(bar)
     with started("consensus", settings, common, particles.identity, done) as run:
         write_consensus(run, done, particles, kept, how.outliers, common.seed)
+        write_agreement(run, done, runs, common.seed)
     _show([*done, run])
     return done, run
 

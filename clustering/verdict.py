@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from clustering.agreement import found_in
 from clustering.calibration import class_weights, conformal_p_values, discoveries
 from clustering.consensus import consensus, consensus_of
 from clustering.metrics import outlier_metrics
@@ -51,14 +52,18 @@ def write_consensus(
         how: scores of the scalars.
         seed: of those.
     """
-    views, of_known = {}, {}
+    views, of_known, own_ranks = {}, {}, {}
     for latent in done:
         name = latent.kind.removeprefix("clusters-")
-        views[name] = read_parquet(latent.path / "outliers.parquet").drop(columns=["score", "rank"])
+        scored = read_parquet(latent.path / "outliers.parquet")
+        views[name], own_ranks[name] = scored.drop(columns=["score", "rank"]), scored.set_index("particle_id")["rank"]
         of_known[name] = read_parquet(latent.path / "known.parquet")
     if len(done) > 1 and has_scalars(particles.table):  # who asks for one latent wants to see that one
         views["scalars"], of_known["scalars"] = scalar_scores(particles.table, kept, how, seed)
     ranked = calibrated(consensus(views), consensus_of(of_known, views), kept)
+    if len(done) > 1:
+        found = found_in(pd.DataFrame(own_ranks)).loc[ranked["particle_id"]].to_numpy()
+        ranked.insert(list(ranked).index("reasons") + 1, "found_in", found)
     truth = particles.table.set_index("particle_id").loc[ranked["particle_id"], "is_outlier"].reset_index(drop=True)
     write_parquet(ranked, run.path / "outliers.parquet")
     write_json(run.path / "metrics.json", outlier_metrics(truth, ranked["score"].to_numpy()) | _promise(ranked, truth))

@@ -17,7 +17,7 @@ SIDE = 216
 MARGIN, GAP, _BELOW = 44, 26, 30  # px: around the sheet, between columns, below a row
 _LINE, _ID_POINTS = 19, 7.0
 _HANG, _OVER = 10, 18  # px: indent of lines that go on; how far text may reach into the gap between columns
-_MOST_LINES = 7  # of text below a crop, all its lines together
+_MOST_LINES = 8  # of text below a crop, all its lines together
 _BAR_SHARE = 0.42  # a scale bar takes at most this share of the crop
 _FEWEST_COLUMNS = 4  # narrower sheets would cut every title
 

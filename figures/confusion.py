@@ -81,7 +81,7 @@ def draw_confusion(
         _names(canvas, names, left, top)
         for i, j in np.ndindex(*counts.shape):
             text = f"{counts[i, j]:,}" if counts[i, j] else "·"
-            _cell(canvas, left + j * _CELL, top + i * _CELL, text, float(rows[i, j]))
+            draw_cell(canvas, left + j * _CELL, top + i * _CELL, _CELL, text, float(rows[i, j]))
         for i in range(len(classes)):
             _margin_cell(canvas, left + side + _BESIDE, top + i * _CELL, _percent(recall[i]))
             _margin_cell(canvas, left + i * _CELL, top + side + _BESIDE, _percent(precision[i]))
@@ -106,13 +106,13 @@ def _upright(canvas: Axes, x: float, y: float, text: str, va: str, **font: Any) 
     canvas.text(x, y, text, fontsize=style.NORMAL, rotation=90, ha="center", va=va, **font)
 
 
-def _cell(canvas: Axes, left: float, top: float, text: str, share: float) -> None:
-    """White to blue by share; an empty class has no share and stays white."""
-    depth = 0.0 if np.isnan(share) else float(share)
+def draw_cell(canvas: Axes, left: float, top: float, side: float, text: str, share: float) -> None:
+    """A square with a text, white to blue by share; what has no share (NaN) stays white."""
+    depth = 0.0 if np.isnan(share) else float(np.clip(share, 0, 1))
     blue = np.array(to_rgb("#0b4f86"))
-    canvas.add_patch(Rectangle((left, top), _CELL, _CELL, fc=tuple(1 - depth * (1 - blue)), ec="#dddddd", lw=0.6))
+    canvas.add_patch(Rectangle((left, top), side, side, fc=tuple(1 - depth * (1 - blue)), ec="#dddddd", lw=0.6))
     ink = "white" if depth > 0.5 else style.INK if text != "·" else style.GREY
-    canvas.text(left + _CELL / 2, top + _CELL / 2, text, fontsize=style.NORMAL, color=ink, ha="center", va="center")
+    canvas.text(left + side / 2, top + side / 2, text, fontsize=style.NORMAL, color=ink, ha="center", va="center")
 
 
 def _margin_cell(canvas: Axes, left: float, top: float, text: str, bold: bool = False) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from figures import area, curves, gallery, generated, linked, maps, paper, reconstructions, scalar_maps
+from figures import agreement, area, curves, gallery, generated, linked, maps, paper, reconstructions, scalar_maps
 from figures.confusion import draw_confusion
 from figures.explorer import write_explorer
 from figures.explorer_runs import exploration
@@ -70,7 +70,7 @@ def draw_all(
     predicted = predicted_classes(particles, runs, work)
     with progress() as bars:
         bar = bars.add_task("drawing", total=len(runs) + len(clustered) + 3)
-        drawn = [gallery.outlier_sheet(particles, ranked, folder)]
+        drawn = [gallery.outlier_sheet(particles, ranked, folder, len(clustered))]
         bars.advance(bar)
         for run in runs:
             drawn += _training_pictures(run, folder, particles)
@@ -82,6 +82,8 @@ def draw_all(
             view = view_of(clustered[0], particles, ranked, predicted)
             drawn.append(scalar_maps.draw_view(view, particles, folder))
         drawn.append(_linked_maps(clustered, particles, ranked, predicted, folder))
+        if (consensus.path / "agreement.json").exists():  # one latent has none to agree with
+            drawn.append(agreement.draw_run(consensus, folder))
         drawn.append(_explorer(particles, runs, clustered, ranked, predicted, folder))
         bars.advance(bar)
         report = folder / "report.html"

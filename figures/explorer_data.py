@@ -22,6 +22,7 @@ NAMES = {
 """Text columns -> how the page calls them."""
 NUMBERS = {
     "score": ("consensus score", "", "ranking"), "p_value": ("p-value", "", "ranking"), "rank": ("rank", "", "ranking"),
+    "found_in": ("found in latents", "", "ranking"),
     "size_um": ("size", "µm", "place"), "top_cm": ("depth in bag", "cm", "place"), "bag": ("bag", "", "place"),
     "repeat": ("repeat", "", "place"), "volume_ml": ("volume imaged", "mL", "place"),
 }  # fmt: skip

@@ -11,11 +11,14 @@ from figures import style
 from figures.cards import Card, draw_sections
 from figures.cluster_sheets import draw_clusters
 from figures.finished import Redraw, View, opened, particles_of, redrawn
-from figures.particle_cards import cards_of
+from figures.particle_cards import cards_of, found_text
 from particles.pixels import PixelStore
 from particles.sets import ParticleSet
 from particles.table import read_parquet
 from provenance.settings import entry
+
+SHOWN = 40
+"""Particles on the sheet of the strangest."""
 
 
 def main(settings: Redraw) -> None:
@@ -24,15 +27,15 @@ def main(settings: Redraw) -> None:
     with settings.formats:
         if run.kind == "consensus":
             ranked = read_parquet(run.path / "outliers.parquet")
-            print(outlier_sheet(particles_of(run), ranked, settings.folder(run)))
+            print(outlier_sheet(particles_of(run), ranked, settings.folder(run), len(run.info["parents"])))
             return
         _, particles, view = redrawn(settings)
         for path in cluster_sheets(view, particles, settings.folder(run)):
             print(path)
 
 
-def outlier_sheet(particles: ParticleSet, ranked: pd.DataFrame, folder: Path) -> Path:
-    """Draw the strangest particles of a consensus into `folder`/outliers.png."""
+def outlier_sheet(particles: ParticleSet, ranked: pd.DataFrame, folder: Path, latents: int = 0) -> Path:
+    """Draw the strangest particles of a consensus of so many latents into `folder`/outliers.png."""
     judged = ranked.merge(particles.table[["particle_id", "is_outlier"]], on="particle_id")
     subtitle = f"{len(ranked):,} particles ranked; all latents and scores together"
     if judged["is_outlier"].fillna(False).any():
@@ -42,7 +45,8 @@ def outlier_sheet(particles: ParticleSet, ranked: pd.DataFrame, folder: Path) ->
     if "p_value" in ranked and ranked["p_value"].notna().any():
         subtitle += f"; {int(ranked['discovery'].sum())} pass the false-discovery line at 10 %"
     title = f"The strangest particles: {particles.name}"
-    return draw_outliers(ranked, particles.table, particles.pixels, folder / "outliers.png", title, subtitle)
+    path = folder / "outliers.png"
+    return draw_outliers(ranked, particles.table, particles.pixels, path, title, subtitle, latents=latents)
 
 
 def cluster_sheets(view: View, particles: ParticleSet, folder: Path) -> list[Path]:
@@ -77,14 +81,15 @@ def draw_outliers(
     path: Path,
     title: str,
     subtitle: str | None = None,
-    n: int = 40,
+    n: int = SHOWN,
     columns: int = 8,
+    latents: int = 0,
 ) -> Path:
     """The n strangest particles by rank, with their reasons; those known to be true outliers are framed.
 
     Args:
-        outliers: particle_id, rank (1 = strangest), and where there are any `reasons`, `p_value`, `discovery`: a
-            false-discovery line is drawn below the discoveries.
+        outliers: particle_id, rank (1 = strangest), and where there are any `reasons`, `found_in`, `p_value`,
+            `discovery`: a false-discovery line is drawn below the discoveries.
         table: as for `cards_of`; `is_outlier` (nullable) frames the true ones.
         pixels: the packed images.
         path: PNG to write.
@@ -92,12 +97,12 @@ def draw_outliers(
         subtitle: a fainter line below the title.
         n: how many.
         columns: cards in a row.
+        latents: how many `found_in` counts among.
     """
     top = outliers.sort_values("rank", kind="stable").head(n)
     ids = top["particle_id"].tolist()
-    reasons = top["reasons"] if "reasons" in top else [None] * len(top)
-    p_values = top["p_value"] if "p_value" in top else [np.nan] * len(top)
-    lines = {name: (*_p_text(p), *short_reasons(text)) for name, p, text in zip(ids, p_values, reasons, strict=True)}
+    said = top.reindex(columns=["p_value", "found_in", "reasons"]).itertuples(index=False, name=None)
+    lines = {name: _said(p, found_text(found, latents), why) for name, (p, found, why) in zip(ids, said, strict=True)}
     marks: dict[str, str] = {}
     if "is_outlier" in table:
         true = table.loc[table["is_outlier"].fillna(False).astype(bool), "particle_id"]
@@ -107,8 +112,10 @@ def draw_outliers(
     return draw_sections(_by_discovery(cards, top), path, title, subtitle, columns)
 
 
-def _p_text(p_value: float) -> tuple[str, ...]:
-    return () if pd.isna(p_value) else (f"p = {p_value:.2g}",)
+def _said(p_value: float, found: str, reasons: str | None) -> tuple[str, ...]:
+    """What stands below a crop, most telling first."""
+    p_text = "" if pd.isna(p_value) else f"p = {p_value:.2g}"
+    return (*filter(None, (p_text, found)), *short_reasons(reasons))
 
 
 def _by_discovery(cards: Sequence[Card], top: pd.DataFrame) -> Mapping[str, Sequence[Card]]:

@@ -46,6 +46,11 @@ def cards_of(
     return cards
 
 
+def found_text(found_in: object, latents: int) -> str:
+    """`found in 3 of 4 latents`; nothing where they were not compared, as in a ranking of one latent."""
+    return "" if pd.isna(found_in) or latents < 2 else f"found in {int(str(found_in))} of {latents} latents"
+
+
 def _size(row: Any) -> str:
     """`12 x 8 µm`: width and height of the crop."""
     if pd.isna(row["um_per_px"]):

@@ -77,7 +77,7 @@ def write_report(
         path: HTML to write.
         runs: training runs; default: found by what the consensus stands on.
         clustered: `clusters-<latent>` runs; default as above.
-        pictures: PNG files to embed; of those, maps, curves, reconstructions, confusion and profile are.
+        pictures: PNG files to embed; only the kinds in `report_pictures.CAPTIONS` are.
         folders: packed folders, for sources and rejected crops; default that of `particles`.
         defaults: the script's default settings as plain values, for the list of what differs.
         seed: of the bootstrap.

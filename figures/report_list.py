@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from figures.cards import scale_bar
+from figures.particle_cards import found_text
 from figures.report_pictures import crop_uri
 from figures.report_results import Results
 from figures.report_text import p_text, percent, place, size
@@ -36,6 +37,8 @@ class Found:
     size: str
     place: str
     reasons: tuple[str, ...]
+    found_in: str
+    """`found in 3 of 4 latents`; empty where they were not compared."""
 
 
 def strangest(results: Results, n: int = TOP) -> list[Found]:
@@ -66,6 +69,7 @@ def _one(results: Results, judged: dict[str, object], row: dict[str, object], cr
         discovery=bool(judged["discovery"]), predicted=_predicted(results, identity),
         truth="" if pd.isna(row["truth"]) else str(row["truth"]), outlier=known and bool(row["is_outlier"]),
         size=size(row), place=place(row), reasons=_parts(judged["reasons"]),
+        found_in=found_text(judged.get("found_in"), len(results.clustered)),
     )  # fmt: skip
 
 

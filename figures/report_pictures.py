@@ -21,6 +21,10 @@ CAPTIONS = {
         "Maps of the latent {}",
         "UMAP and t-SNE of the core, by class, by cluster, by outlier score.",
     ),
+    "agreement": (
+        "Do the latents agree?",
+        "Rankings, groups and neighborhoods of the latents compared, and which latents find the strangest particles.",
+    ),
     "curves-": ("Training of {}", "Learning curves by epoch, of training and validation particles."),
     "reconstructions-": ("Reconstructions by {}", "Crops of validation particles, and what the model redraws of them."),
     "confusion": ("Confusion of the classifier", "Counts of true against predicted classes, on the test split."),

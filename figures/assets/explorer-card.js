@@ -35,10 +35,11 @@ function drawRedrawn(row) {
 
 function drawFacts(row) {
   const facts = [];
-  for (const key of ["rank", "score", "p_value", "size_um", "bag", "top_cm", "repeat"]) {
+  for (const key of ["rank", "score", "p_value", "found_in", "size_um", "bag", "top_cm", "repeat"]) {
     const column = numbers.get(key);
     if (!column || column.values[row] !== column.values[row]) continue;
-    const of = key === "rank" ? " of " + meta.total.toLocaleString("en") : "";
+    const whole = {rank: meta.total, found_in: Object.keys(meta.latents).length}[key];
+    const of = whole ? " of " + whole.toLocaleString("en") : "";
     facts.push([column.name, written(column, column.values[row]) + of]);
   }
   for (const column of names.values())

@@ -18,6 +18,7 @@ from particles.scalars import SCALARS
 from particles.sets import ParticleSet
 from particles.table import read_parquet
 from provenance.errors import UserError
+from provenance.files import read_json
 from provenance.run import Run, RunSettings, started
 
 N_KNOWN, N_CORE = 60, 120
@@ -101,6 +102,10 @@ def test_planted_strangers_come_first_and_blobs_are_found(tmp_path: Path) -> Non
     truth = particles.table.set_index("particle_id").loc[everything.index, "is_outlier"].to_numpy(dtype=bool)
     assert consensus.results["auroc"] == pytest.approx(roc_auc_score(truth, everything["score"]))
     assert consensus.info["parents"] == [run.name for run in clustered]
+    compared = read_json(consensus.path / "agreement.json")
+    assert (compared["latents"], compared["n"], compared["found"]) == (["vae", "ae"], N_CORE, 2)
+    own = [read_parquet(run.path / "outliers.parquet").set_index("particle_id")["rank"] <= 2 for run in clustered]
+    assert everything["found_in"].to_dict() == (own[0].astype(int) + own[1].astype(int)).to_dict()
     assert not [name for name in everything if name.startswith("scalars.")], "packed without scalars"
 
 
@@ -108,7 +113,10 @@ def test_scalars_are_one_more_view_of_the_consensus(tmp_path: Path) -> None:
     particles, common = measured(particle_set(tmp_path)), RunSettings(work_dir=tmp_path)
     runs = [latent_run(kind, particles, common, seed) for seed, kind in enumerate(("vae", "ae"))]
     _, of_one = run_clustering(particles, runs[:1], HOW, HOW, common)
-    assert not [n for n in read_parquet(of_one.path / "outliers.parquet") if n.startswith("scalars.")], "asked for one"
+    alone = read_parquet(of_one.path / "outliers.parquet")
+    assert not [n for n in alone if n.startswith("scalars.")], "asked for one"
+    assert "found_in" not in alone, "one latent has none to agree with"
+    assert not (of_one.path / "agreement.json").exists()
     _, consensus = run_clustering(particles, runs, HOW, HOW, common)
     ranked = read_parquet(consensus.path / "outliers.parquet").set_index("particle_id")
     own = [name for name in ranked if name.startswith("scalars.")]

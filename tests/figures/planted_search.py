@@ -117,7 +117,9 @@ def _clustered(trained: Run, particles: ParticleSet, config: Config, salt: int) 
         write_parquet(core.assign(kmeans=numbers + 1, dbscan=numbers, hdbscan=numbers), run.path / "clusters.parquet")
         xy = rng.normal(size=(n, 2)).astype(np.float32)
         write_parquet(core.assign(umap_x=xy[:, 0], umap_y=xy[:, 1]), run.path / "maps.parquet")
-        write_parquet(core.assign(knn=rng.random(n), score=rng.random(n)), run.path / "outliers.parquet")
+        scored = core.assign(knn=rng.random(n), score=rng.random(n))
+        rank = scored["score"].rank(ascending=False).astype("int64")
+        write_parquet(scored.assign(rank=rank), run.path / "outliers.parquet")
         write_json(run.path / "metrics.json", metrics)
     return run
 
