@@ -32,12 +32,19 @@ class MapSettings:
     """--no-map-seed lets UMAP use all cores; the map then differs from run to run."""
 
 
-def reduced(z: np.ndarray, seed: int) -> np.ndarray:
+def reduced(z: np.ndarray) -> np.ndarray:
     """Wide latents to at most 40 principal components: (N, D) -> (N, min(D, 40)) float32."""
     dims = min(_PCA_DIMS, len(z) - 1)
-    if z.shape[1] <= dims:
-        return np.asarray(z, dtype=np.float32)
-    return PCA(dims, svd_solver="covariance_eigh", random_state=seed).fit_transform(z).astype(np.float32)
+    return np.asarray(z, dtype=np.float32) if z.shape[1] <= dims else _components(z, dims)
+
+
+def _components(z: np.ndarray, n: int) -> np.ndarray:
+    """Leading principal components: (N, D) -> (N, n) float32.
+
+    Taken in float64 and rounded: the last bits of a matrix product depend on the number of threads, and UMAP and t-SNE
+    make another map of another last bit.
+    """
+    return PCA(n, svd_solver="covariance_eigh").fit_transform(z.astype(np.float64)).astype(np.float32)
 
 
 def umap_map(z: np.ndarray, settings: MapSettings, seed: int) -> np.ndarray:
@@ -65,7 +72,7 @@ def umap_map(z: np.ndarray, settings: MapSettings, seed: int) -> np.ndarray:
             min_dist=settings.min_dist,
             random_state=seed if settings.map_seed else None,
         )
-        return np.asarray(reducer.fit_transform(reduced(z, seed)), dtype=np.float32)
+        return np.asarray(reducer.fit_transform(reduced(z)), dtype=np.float32)
 
 
 @contextmanager
@@ -98,11 +105,13 @@ def tsne_map(z: np.ndarray, settings: MapSettings, seed: int) -> np.ndarray:
         UserError: too few points.
     """
     _refuse_few(len(z), "t-SNE")
-    from openTSNE import TSNE
+    from openTSNE import TSNE, initialization
 
     perplexity = min(settings.perplexity, (len(z) - 1) / 3)
-    tsne = TSNE(perplexity=perplexity, initialization="pca", random_state=seed, n_jobs=-1)
-    return np.asarray(tsne.fit(reduced(z, seed)), dtype=np.float32)
+    wide = np.asarray(z, dtype=np.float64)
+    start = initialization.rescale(_components(wide, 2).astype(np.float64)) if np.ptp(wide, axis=0).any() else "random"
+    tsne = TSNE(perplexity=perplexity, initialization=start, random_state=seed, n_jobs=-1)
+    return np.asarray(tsne.fit(reduced(z)), dtype=np.float32)
 
 
 def _refuse_few(n: int, method: str) -> None:

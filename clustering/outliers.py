@@ -61,7 +61,8 @@ def latent_scores(
         "isolation_forest": isolation(judged.z, bulk, settings.trees, seed),
     }
     own_scores = {name: judged.index[name].to_numpy() for name in PER_ROW if name in judged.index}
-    return pd.DataFrame(scores | own_scores)
+    # single precision, because the last bits of a double depend on how many threads have added up
+    return pd.DataFrame(scores | own_scores).astype(np.float32)
 
 
 def knn_distance(z: np.ndarray, bulk: np.ndarray, k: int, own: np.ndarray | None = None) -> np.ndarray:
@@ -106,9 +107,10 @@ def whitened_knn_distance(
     if not np.ptp(bulk, axis=0).any():
         return np.zeros(len(z))
     most = min(components, max(1, bulk.shape[1] // 2), len(bulk))
-    pca = PCA(most, whiten=True, svd_solver="covariance_eigh").fit(bulk)
+    pca = PCA(most, whiten=True, svd_solver="covariance_eigh").fit(bulk.astype(np.float64))
     varies = pca.explained_variance_ > 1e-9 * pca.explained_variance_[0]  # or whitening would blow up rounding
-    return knn_distance(pca.transform(z)[:, varies], pca.transform(bulk)[:, varies], k, own)
+    white, white_bulk = (pca.transform(of.astype(np.float64))[:, varies].astype(np.float32) for of in (z, bulk))
+    return knn_distance(white, white_bulk, k, own)
 
 
 def mahalanobis(z: np.ndarray, bulk: np.ndarray, labels: pd.Series) -> np.ndarray:
@@ -125,6 +127,7 @@ def mahalanobis(z: np.ndarray, bulk: np.ndarray, labels: pd.Series) -> np.ndarra
     Returns:
         (N,).
     """
+    z, bulk = z.astype(np.float64), bulk.astype(np.float64)
     known = labels.notna().to_numpy()
     if known.any():
         members, names = bulk[known], labels[known].to_numpy(dtype=str)

@@ -1,7 +1,10 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
 
 from clustering.maps import MapSettings, reduced, tsne_map, umap_map
 from provenance.errors import UserError
@@ -48,13 +51,13 @@ def test_ten_points_are_enough_and_nine_are_not(draw: object) -> None:
 
 def test_narrow_latents_are_mapped_as_they_are() -> None:
     z = np.random.default_rng(2).normal(size=(60, 40)).astype(np.float32)
-    np.testing.assert_array_equal(reduced(z, 0), z)
+    np.testing.assert_array_equal(reduced(z), z)
 
 
 def test_wide_latents_are_reduced_to_forty_components() -> None:
     z = np.random.default_rng(3).normal(size=(200, 64)) * np.linspace(1, 5, 64)
     expected = PCA(40, svd_solver="full").fit(z)
-    found = reduced(z, 0)
+    found = reduced(z)
     assert found.shape == (200, 40)
     np.testing.assert_allclose(found.var(0, ddof=1), expected.explained_variance_, rtol=1e-4)
     np.testing.assert_allclose(np.abs(found), np.abs(expected.transform(z)), atol=1e-2)
@@ -62,7 +65,7 @@ def test_wide_latents_are_reduced_to_forty_components() -> None:
 
 def test_few_wide_latents_are_reduced_to_what_they_span() -> None:
     z = np.random.default_rng(4).normal(size=(12, 512)).astype(np.float32)
-    found = reduced(z, 0)
+    found = reduced(z)
     assert found.shape == (12, 11)
     distances = [np.linalg.norm(v[:, None] - v[None], axis=-1) for v in (z, found)]
     np.testing.assert_allclose(distances[0], distances[1], rtol=1e-3)  # eleven axes hold all of it
@@ -79,3 +82,13 @@ def test_a_map_in_pieces_repeats_whatever_was_drawn_before() -> None:
         maps.append(umap_map(pieces, MapSettings(neighbors=8), seed=0))
         np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
     np.testing.assert_array_equal(*maps)
+
+
+@pytest.mark.parametrize("of", [reduced, lambda z: tsne_map(z[:150], SETTINGS, 0)])
+def test_the_number_of_threads_changes_no_bit(of: Callable[[np.ndarray], np.ndarray]) -> None:
+    z = np.random.default_rng(4).normal(size=(1200, 512)).astype(np.float32)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found.append(of(z).tobytes())
+    assert found[0] == found[1]

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy.spatial.distance import cdist
 from sklearn.covariance import LedoitWolf
+from threadpoolctl import threadpool_limits
 
 from clustering.consensus import (
     LATENT_WEIGHT,
@@ -361,3 +362,14 @@ def test_what_the_consensus_of_others_would_be_is_what_it_is_for_a_particle_of_t
     pd.testing.assert_series_equal(found.loc[ids], consensus(core).set_index("particle_id")["score"])
     strangest = {latent: pd.DataFrame({"particle_id": ["x"], "knn": [9.0], "mahalanobis": [9.0]}) for latent in core}
     assert consensus_of(strangest, core)["score"][0] == pytest.approx(NormalDist().inv_cdf(1 - 0.5 / 300))
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    rng = np.random.default_rng(4)
+    index = pd.DataFrame({"particle_id": [str(i) for i in range(600)], "label": "a", "split": "train"})
+    latents = Latents(rng.normal(size=(600, 512)).astype(np.float32), index)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found.append(latent_scores(latents, latents.where(np.zeros(600, bool)), OutlierSettings(trees=10), 0))
+    assert found[0].to_numpy().tobytes() == found[1].to_numpy().tobytes()

@@ -66,7 +66,7 @@ def test_a_reloaded_autoencoder_encodes_the_same(tmp_path: Path, kind: Kind) -> 
 def test_hyperparameters_are_plain_values() -> None:
     for model in (classifier(), autoencoder()):
         values = [v for value in model.hparams.values() for v in (value if isinstance(value, list) else [value])]
-        assert {type(value) for value in values} <= {str, int, float}
+        assert {type(value) for value in values} <= {str, int, float, bool}
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
