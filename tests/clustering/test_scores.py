@@ -91,7 +91,7 @@ def test_whitened_knn_ignores_directions_that_do_not_vary() -> None:
     bulk = np.zeros((60, 10))
     bulk[:, 0] = np.linspace(0, 1, 60)
     found = whitened_knn_distance(bulk, bulk, 1, 32)
-    np.testing.assert_allclose(found, 1 / 59 / bulk[:, 0].std(ddof=1), rtol=1e-6)
+    np.testing.assert_allclose(found, 1 / 59 / bulk[:, 0].std(ddof=1), rtol=5e-6)  # single precision
 
 
 def test_knn_takes_as_many_neighbors_as_there_are() -> None:
