@@ -1,5 +1,6 @@
 """The three autoencoders: plain, variational, and variational with a planar flow. Mathematics only."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -66,6 +67,11 @@ class Autoencoder(nn.Module):
         self.flow = PlanarFlow(FEATURES, latent_dim, flow_steps) if kind == "planar-vae" else None
         self.decoder = Decoder(latent_dim, size)
         self.log_sigma = nn.Parameter(torch.tensor(-1.5)) if likelihood == "gaussian" else None
+
+    @property
+    def variance(self) -> float | None:
+        """sigma^2 of a pixel given z; None where the likelihood has none."""
+        return None if self.log_sigma is None else math.exp(2 * max(self.log_sigma.item(), _LOG_SIGMA_FLOOR))
 
     def posterior(self, x: torch.Tensor) -> Posterior:
         """q(z_0|x): (B, 1, S, S) -> heads of (B, D), in float32 whatever the autocast."""

@@ -12,6 +12,7 @@ from autoencoders.losses import Likelihood
 from autoencoders.models import Kind
 from autoencoders.pictures import write_pictures
 from autoencoders.training import AutoencoderTraining
+from autoencoders.watch import Watch
 from encoders.fit import FitSettings, fit, loaders, open_run
 from encoders.warm_start import warm_start
 from particles.sets import ParticleSet
@@ -81,7 +82,9 @@ def train_autoencoder(
             report = warm_start(model.net.trunk, parents[0].path / "best.ckpt", size)
             run.record(warm_start=str(report))
             say(str(report))
-        fit(model, data, run, how.fit, common.seed, monitor="val_loss")
+        watch = Watch(run, particles, train, val, warm=bool(parents), seed=common.seed, say=say)
+        fit(model, data, run, how.fit, common.seed, monitor="val_loss", watching=[watch])
+        watch.judge(model.net)
         latents = encode_autoencoder(model.net, particles, common.seed)
         latents.write(run.path)
         write_pictures(run.path, model.net, particles, val, latents.index)

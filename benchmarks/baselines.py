@@ -97,7 +97,7 @@ def _judged(case: str, data: DataSettings, seed: int, settings: Settings) -> Ite
     core = particles.table[particles.table["role"] == "core"].reset_index(drop=True)
     scores = {"consensus": _consensus(particles, core, settings, common), **baseline_scores(particles, seed)}
     for way, score in scores.items():
-        yield {"case": case, "way": way} | outlier_metrics(core["is_outlier"], score)
+        yield {"case": case, "way": way, **outlier_metrics(core["is_outlier"], score)}
     if case != "planted":
         return
     strange = core["is_outlier"].fillna(False).to_numpy(dtype=bool)
@@ -105,7 +105,7 @@ def _judged(case: str, data: DataSettings, seed: int, settings: Settings) -> Ite
         among = (~strange | (core["truth"] == kind).to_numpy(dtype=bool)).nonzero()[0]
         for way, score in scores.items():
             found = outlier_metrics(core["is_outlier"].iloc[among], score[among])
-            yield {"case": f"planted: {kind}", "way": way} | found
+            yield {"case": f"planted: {kind}", "way": way, **found}
 
 
 def _consensus(particles: ParticleSet, core: pd.DataFrame, settings: Settings, common: RunSettings) -> np.ndarray:

@@ -156,7 +156,10 @@ class Curves(Callback):
             frame.astype({"epoch": int}).to_csv(beside, index=False)
 
 
-def fit(model: L.LightningModule, data: ParticleData, run: Run, settings: FitSettings, seed: int, monitor: str) -> None:
+def fit(
+    model: L.LightningModule, data: ParticleData, run: Run, settings: FitSettings, seed: int, monitor: str,
+    watching: Sequence[Callback] = (),
+) -> None:  # fmt: skip
     """Train `model`, leaving `best.ckpt`, `last.ckpt` and `metrics.csv` in the run's folder.
 
     Args:
@@ -166,6 +169,7 @@ def fit(model: L.LightningModule, data: ParticleData, run: Run, settings: FitSet
         settings: how to train; if it resumes, `run` is the resumed run.
         seed: seed of every random choice.
         monitor: validation value that decides which epoch is best; lower is better.
+        watching: what else looks on; it must not draw from the global random state.
     """
     _quiet_lightning()
     # two of them, because save_last writes only when the best one is written too
@@ -178,7 +182,9 @@ def fit(model: L.LightningModule, data: ParticleData, run: Run, settings: FitSet
     trainer = L.Trainer(
         max_epochs=settings.epochs, devices=1, logger=False, deterministic=True, enable_model_summary=False,
         precision=resolve_precision(settings.precision), default_root_dir=run.path, num_sanity_val_steps=0,
-        callbacks=[best, last, Curves(run.path / "metrics.csv"), SeedEachStep(seed), RichProgressBar(leave=False)],
+        callbacks=[
+            best, last, Curves(run.path / "metrics.csv"), SeedEachStep(seed), RichProgressBar(leave=False), *watching,
+        ],
     )  # fmt: skip
     before = run.path / "last.ckpt"
     torch.set_flush_denormal(True)  # numbers too small to matter cost a CPU a hundred times more than zero

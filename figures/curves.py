@@ -33,8 +33,10 @@ def main(settings: Redraw) -> None:
 
 
 def draw_run(run: Run, folder: Path) -> Path:
-    """Draw the curves of a training run into `folder`/curves-<kind>.png."""
-    return draw_curves(run.path / "metrics.csv", folder / f"curves-{run.kind}.png", f"Training: {run.kind}", run.name)
+    """Draw the curves of a training run into `folder`/curves-<kind>.png; below the title, what troubled it."""
+    troubles = [str(one["line"]).partition(":")[0] for one in run.info.get("troubles", [])]
+    below = "; ".join([run.name, *dict.fromkeys(troubles)])
+    return draw_curves(run.path / "metrics.csv", folder / f"curves-{run.kind}.png", f"Training: {run.kind}", below)
 
 
 def draw_curves(metrics_csv: Path, path: Path, title: str, subtitle: str | None = None) -> Path:

@@ -3,13 +3,9 @@
 import numpy as np
 
 from figures.report_checks_ranking import Evidence
-from figures.report_results import VARIATIONAL, Results, latent_of
+from figures.report_results import Results, latent_of
 from figures.report_text import listed, percent
 
-IDLE_KL = 0.05
-"""Nats a dimension: below this, on average, the decoder hardly listens to the latent."""
-FEW_DIMENSIONS = 0.25
-"""Share of a latent's dimensions; fewer in use mean that it has collapsed."""
 FEW_FILLED = 0.10
 """Share of an autoencoder's dimensions that the core fills; an AE has no KL to tell."""
 REJECTED = 0.01
@@ -43,20 +39,12 @@ def versions(results: Results) -> Evidence:
     return [f"{name}: {listed(sorted(found))}." for name, found in sorted(seen.items()) if len(found) > 1]
 
 
-def collapsed(results: Results) -> Evidence:
-    """Variational latents that the decoder hardly listens to."""
-    variational = [kind for kind in VARIATIONAL if kind in results.curves]
-    if not variational:
+def trained(results: Results) -> Evidence:
+    """Troubles that the autoencoders' trainings have recorded: exploding KL, collapse, overfitting."""
+    watched = {run.kind: run.info["troubles"] for run in results.runs if "troubles" in run.info}
+    if not watched:
         return None
-    lines = []
-    for kind in variational:
-        last, dimensions = results.curves[kind].iloc[-1], results.dimensions[kind][0]
-        kl, active = (last.get(name, np.nan) for name in ("val_kl", "active_units"))
-        if kl < IDLE_KL * dimensions:
-            lines.append(f"{kind}: a KL of {kl:.2g} nats over {dimensions} dimensions; it hardly uses its latent.")
-        elif active <= FEW_DIMENSIONS * dimensions:
-            lines.append(f"{kind}: {active:.0f} of {dimensions} dimensions are active.")
-    return lines
+    return [f"{kind}: {trouble['line']}." for kind, troubles in watched.items() for trouble in troubles]
 
 
 def filled(results: Results) -> Evidence:

@@ -62,7 +62,7 @@ CHECKS = (
     Check("Repetition with other seeds", ranking.seeds, "Repeat with another --seed and see who stays on top."),
     Check("Code", models.code, "Commit, and run again."),
     Check("Versions of libraries", models.versions, "Run everything again in one environment."),
-    Check("Collapsed latents", models.collapsed, "Train longer, warm the KL up more slowly, or take fewer dimensions."),
+    Check("Troubles of training", models.trained, "Train again with the flags that are named."),
     Check("Dimensions of the autoencoder", models.filled, "Train longer, or take fewer dimensions."),
     Check("Noise", models.noise, "Lower --min-cluster-size or --min-samples."),
     Check("End of training", models.falling, "Train for more epochs."),

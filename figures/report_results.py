@@ -16,8 +16,6 @@ from provenance.errors import UserError
 from provenance.files import read_json
 from provenance.run import Run, find
 
-VARIATIONAL = ("vae", "planar-vae")
-
 
 @dataclass(frozen=True)
 class Results:

@@ -96,6 +96,8 @@ def test_a_killed_run_resumes_and_ends_where_an_unbroken_one_does(
     assert resumed.path == broken.path
     assert resumed.info["status"] == "finished"
     assert_same_results(straight, resumed)
+    for name in ("troubles", "watched"):
+        assert resumed.info[name] == straight.info[name]
 
 
 def test_another_seed_gives_another_model(straight: Run, particles: ParticleSet, common: RunSettings) -> None:

@@ -249,27 +249,26 @@ def test_what_is_wrong_with_the_planted_search(planted: Planted) -> None:
     assert found["Truth"] == ("Only 3 true outliers: qualities of the ranking are uncertain.",)
     assert found["Repetition with other seeds"] == ("One seed (0): how much of the list is chance is not known.",)
     assert found["Rejected crops"] == ("planted: 4.3 % of the crops (2) could not be used.",)
-    assert not {"Noise", "Collapsed latents", "Scale", "Seeded maps", "Versions of libraries"} & set(found)
+    assert not {"Noise", "Troubles of training", "Scale", "Seeded maps", "Versions of libraries"} & set(found)
 
 
-def test_collapse_noise_scale_and_versions_are_seen(tmp_path: Path) -> None:
+def test_troubles_noise_scale_and_versions_are_seen(tmp_path: Path) -> None:
     planted = plant(tmp_path)
-    vae = planted.runs[1].path
-    frame = pd.read_csv(vae / "metrics.csv")
-    frame.assign(val_kl=0.01).to_csv(vae / "metrics.csv", index=False)
+    planted.runs[1].record(troubles=[{"when": "end", "line": "posterior collapse: give a longer --kl-warmup"}])
     metrics = read_json(planted.clustered[1].path / "metrics.json")
     metrics["hdbscan"]["noise"] = 13
     write_json(planted.clustered[1].path / "metrics.json", metrics)
     planted.particles.table.loc[:10, "um_per_px"] = pd.NA
     planted.runs[0].record(versions=planted.runs[0].info["versions"] | {"numpy": "1.0"}, commit="abc1234-dirty")
     found = raised(planted)
-    assert found["Collapsed latents"] == ("vae: a KL of 0.01 nats over 4 dimensions; it hardly uses its latent.",)
+    assert found["Troubles of training"] == ("vae: posterior collapse: give a longer --kl-warmup.",)
     assert found["Noise"] == ("vae, HDBSCAN: 54 % are in no cluster.",)
     assert found["Scale"] == ("25 % of the particles have no scale: their sizes are in px.",)
     assert found["Versions of libraries"][0].startswith("numpy: 1.0, ")
     assert "code that was changed and not committed" in found["Code"][0]
-    frame.assign(val_kl=9.0, active_units=1.0).to_csv(vae / "metrics.csv", index=False)
-    assert raised(planted)["Collapsed latents"] == ("vae: 1 of 4 dimensions are active.",)
+    planted.runs[1].record(troubles=[])
+    looked = doubts_of(results_of(planted.particles, planted.consensus))
+    assert "Troubles of training" in looked.passed
 
 
 def rewritten(run: Run, **columns: object) -> None:
