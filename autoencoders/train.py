@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from autoencoders.encode import encode_autoencoder
@@ -15,7 +16,9 @@ from autoencoders.training import AutoencoderTraining
 from autoencoders.watch import Watch
 from encoders.fit import FitSettings, fit, loaders, open_run
 from encoders.warm_start import warm_start
+from particles.loader import resolve_augment
 from particles.sets import ParticleSet
+from provenance.errors import UserError
 from provenance.files import write_json
 from provenance.run import Run, RunSettings, find
 
@@ -39,6 +42,10 @@ class AutoencoderSettings:
     """Train on the labeled set too; --no-data-labeled trains on the core alone."""
     fit: FitSettings = field(default_factory=FitSettings)
     """Training."""
+
+    def __post_init__(self) -> None:
+        if self.latent_dim < 2:
+            raise UserError(f"--latent-dim {self.latent_dim}: give at least 2, or there is nothing to map")
 
 
 def train_autoencoder(
@@ -65,8 +72,12 @@ def train_autoencoder(
         The finished run, with latents of every row, a few reconstructions, samples and traversals.
 
     Raises:
-        UserError: no classifier to start from, or too little to train on.
+        UserError: no classifier to start from, too little to train on, `--denoise` without an augmentation that can be
+            undone, or a training that diverged.
     """
+    if how.denoise and (augment := resolve_augment(how.fit.augment, particles.oriented)) != "affine":
+        # a crop does not tell by which of the square's symmetries it was turned
+        raise UserError(f"--denoise cannot undo the augmentation '{augment}': give --augment affine too")
     # without labels there is nothing a classifier could have learned from
     warm = not how.from_scratch and bool(particles.classes)
     parents = _parents(how.fit.resume, particles, common) if warm else []
@@ -86,6 +97,8 @@ def train_autoencoder(
         fit(model, data, run, how.fit, common.seed, monitor="val_loss", watching=[watch])
         watch.judge(model.net)
         latents = encode_autoencoder(model.net, particles, common.seed)
+        if not np.isfinite(latents.z).all():
+            raise UserError(f"{kind}: training diverged, there are no latents; give a lower --lr than {how.fit.lr:g}")
         latents.write(run.path)
         write_pictures(run.path, model.net, particles, val, latents.index)
         write_json(run.path / "metrics.json", {"n_train": len(train), "n_val": len(val)})

@@ -91,6 +91,8 @@ class Watch(Callback):
             before = self.run.info
             self.at_start = [one for one in before.get("troubles", []) if one["when"] == "start"]
             self.numbers = before.get("watched", {})
+            loss = self.numbers.get("train_loss", 0.0)
+            self.loss = math.nan if loss is None else loss
             return
         net = pl_module.net
         assert isinstance(net, Autoencoder)
@@ -101,6 +103,7 @@ class Watch(Callback):
         """Read the curves; kept, not said, because the progress bar is there."""
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.loss = logged["train_loss"]
+        self._note(train_loss=self.loss)
         net = pl_module.net
         assert isinstance(net, Autoencoder)
         lines = [diverged(self.loss)]
@@ -110,6 +113,8 @@ class Watch(Callback):
 
     def judge(self, net: Autoencoder) -> None:
         """Look at the model that is kept, that of the best epoch; to be called when training is over."""
+        if not all(bool(part.isfinite().all()) for part in net.parameters()):
+            return  # of numbers that are none, there is nothing to say but what the last epoch has said
         sights = {group: look(net, self.pixels, rows[:COMPARED]) for group, rows in self.chosen.items() if len(rows)}
         lines = [diverged(self.loss), self._drowned(net)]
         if net.kind != "ae":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import tyro
 
 from clustering.metrics import outlier_metrics
@@ -70,7 +71,8 @@ def machine() -> str:
     """One line on the machine, for RESULTS.md."""
     cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                 if line.startswith("model name")), platform.processor())  # fmt: skip
-    return f"{os.cpu_count()} cores of {cpu}, {platform.system()}, Python {platform.python_version()}, no GPU"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{os.cpu_count()} cores of {cpu}, {platform.system()}, Python {platform.python_version()}, {gpu}"
 
 
 if __name__ == "__main__":

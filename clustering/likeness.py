@@ -57,14 +57,22 @@ def rank_by_likeness(views: Mapping[str, tuple[pd.Series, np.ndarray]], marked: 
 
 
 def write_likeness(
-    marks: pd.DataFrame, particles: ParticleSet, runs: Sequence[Run], settings: Any, common: RunSettings
-) -> Run:
+    marks: pd.DataFrame, particles: ParticleSet, core: pd.Series, runs: Sequence[Run], settings: Any,
+    common: RunSettings,
+) -> Run:  # fmt: skip
     """Rank the core by how much it looks like the marked particles: a `likeness` run with `likeness.parquet`.
+
+    Args:
+        marks: as `read_marks` gives them.
+        particles: the set.
+        core: (N,) ids of those to rank.
+        runs: runs with latents.
+        settings: kept as config.json.
+        common: seed and work folder.
 
     Raises:
         UserError: none of the marked particles is in the core.
     """
-    core = particles.table.loc[particles.table["role"] == "core", "particle_id"]
     marked = set(marks.loc[marks["star"] | marks["label"].notna(), "particle_id"]) & set(core)
     if not marked:
         raise UserError("--marks: none of the marked particles is in this core; mark some in its explorer.html")

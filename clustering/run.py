@@ -24,7 +24,7 @@ from particles.table import read_parquet, write_parquet
 from provenance.errors import UserError
 from provenance.files import write_json
 from provenance.progress import progress, show_table
-from provenance.run import LATENTS, Run, RunSettings, find, started
+from provenance.run import LATENTS, TRAINED_BY, Run, RunSettings, classifier_beside, find, started
 from provenance.settings import changed_flags, entry
 
 SUSPICIOUS = 0.2
@@ -66,9 +66,10 @@ def main(settings: Settings) -> None:
     marks = read_marks(settings.marks) if settings.marks else None  # a wrong file is said before minutes of work
     particles = open_set(settings.data, settings.common)
     runs = find_latents(settings.latent, particles, settings.common)
-    run_clustering(particles, runs, settings, settings.clustering, settings.common)
+    clustered, _ = run_clustering(particles, runs, settings, settings.clustering, settings.common)
     if marks is not None:
-        write_likeness(marks, particles, runs, settings, settings.common)
+        core = read_parquet(clustered[0].path / "clusters.parquet")["particle_id"]  # without what was dropped
+        write_likeness(marks, particles, core, runs, settings, settings.common)
     flags = shlex.join([*changed_flags(settings.data), *changed_flags(settings.common)])
     print(f"pictures: python figures/draw.py {flags}".rstrip())
 
@@ -142,14 +143,11 @@ def _predicted(particles: ParticleSet, runs: Sequence[Run], common: RunSettings,
     """By id, what the classifier among `runs` says, else the one they started from, else the newest."""
     if not particles.classes:
         return None
-    parents = [Run(common.work / "runs" / name) for run in runs for name in run.info["parents"]]
-    named = [run for run in [*runs, *parents] if run.kind == "classifier" and (run.path / "index.parquet").exists()]
-    try:
-        classifier = named[0] if named else find("classifier", common.work, "z.npy", particles.fingerprint)
-    except UserError:
-        if needed:
-            raise
-        return None  # an autoencoder trained from scratch has no classifier beside it
+    classifier = classifier_beside(runs, common.work, particles.fingerprint)
+    if classifier is None and needed:
+        raise UserError(f"--drop-class needs a classifier: run `{TRAINED_BY['classifier']}` with the same --data")
+    if classifier is None:
+        return None
     return read_parquet(classifier.path / "index.parquet").set_index("particle_id")["predicted"]
 
 

@@ -16,6 +16,7 @@ from figures.report import write_report
 from particles.measures import has_scalars
 from particles.sets import DataSettings, ParticleSet, open_set
 from particles.table import read_parquet
+from provenance.files import read_json, write_json
 from provenance.progress import progress
 from provenance.run import Run, RunSettings, find
 from provenance.settings import entry
@@ -89,7 +90,19 @@ def draw_all(
         report = folder / "report.html"
         drawn.append(write_report(particles, consensus, report, runs, clustered, drawn, defaults=defaults))
         bars.advance(bar)
+    _forget_earlier(folder, drawn)
     return drawn
+
+
+def _forget_earlier(folder: Path, drawn: Sequence[Path]) -> None:
+    """Remove what an earlier search of this set has drawn and this one has not: it would be taken for this one's."""
+    listed, names = folder / "drawn.json", {path.relative_to(folder).as_posix() for path in drawn}
+    earlier = set(read_json(listed)) if listed.exists() else set()
+    for name in earlier - names:
+        for path in (folder / name, (folder / name).with_suffix(".pdf")):
+            if path.is_relative_to(folder) and ".." not in path.parts:
+                path.unlink(missing_ok=True)
+    write_json(listed, sorted(names))
 
 
 def _training_pictures(run: Run, folder: Path, particles: ParticleSet) -> list[Path]:

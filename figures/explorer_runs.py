@@ -55,12 +55,12 @@ def exploration(
 
 
 def strangest_and_others(ranked: pd.DataFrame, most: int = MOST_EXPLORED) -> pd.DataFrame:
-    """All particles, or of a large core the strangest half of what fits and a seeded sample of the others."""
+    """All particles, or of a large core the strangest half of what fits and a seeded sample of the others; those strangest first."""
     if len(ranked) <= most:
         return ranked
     strange = ranked["rank"] <= most // 2
     others = ranked[~strange].sample(most - int(strange.sum()), random_state=0)
-    return ranked[strange | ranked.index.isin(others.index)].reset_index(drop=True)
+    return ranked[strange | ranked.index.isin(others.index)].sort_values("rank", ignore_index=True)
 
 
 def _sizes(table: pd.DataFrame, store_side: int) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from figures.explorer_runs import strangest_and_others
 from figures.report_results import Results, latent_of
 from particles.latents import Latents, read_latents
 from particles.scalars import SCALARS
@@ -42,15 +43,6 @@ def export_rows(results: Results, latent: str, most: int) -> pd.DataFrame:
     columns |= _clusters_and_maps(results, ids, latent)
     rarities = ranked.drop(columns=first)
     return pd.concat([ranked[first], pd.DataFrame(columns), rarities], axis=1)
-
-
-def strangest_and_others(ranked: pd.DataFrame, most: int) -> pd.DataFrame:
-    """All rows, or the strangest half of `most` and a seeded sample of the others; strangest first."""
-    if len(ranked) <= most:
-        return ranked
-    strange = ranked.nsmallest(most // 2, "rank")
-    others = ranked.drop(strange.index).sample(most - len(strange), random_state=0)
-    return pd.concat([strange, others]).sort_values("rank", ignore_index=True)
 
 
 def _clusters_and_maps(results: Results, ids: pd.Series, latent: str) -> dict[str, pd.Series]:

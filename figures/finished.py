@@ -12,7 +12,7 @@ from figures import paper
 from particles.sets import DataSettings, ParticleSet, open_set
 from particles.table import read_parquet
 from provenance.errors import UserError
-from provenance.run import Run, RunSettings, find
+from provenance.run import Run, RunSettings, classifier_beside
 from provenance.settings import from_plain
 
 
@@ -130,10 +130,8 @@ def predicted_classes(particles: ParticleSet, runs: Sequence[Run], work: Path) -
     """What the classifier calls each particle, by id; empty where there is none."""
     if not particles.classes:
         return pd.Series(dtype="string")
-    own = [run for run in runs if run.kind == "classifier"]
-    try:
-        run = own[0] if own else find("classifier", work, "z.npy", particles.fingerprint)
-    except UserError:  # autoencoders trained from scratch have no classifier beside them
+    run = classifier_beside(runs, work, particles.fingerprint)
+    if run is None:
         return pd.Series(dtype="string")
     return read_parquet(run.path / "index.parquet").set_index("particle_id")["predicted"]
 
@@ -188,4 +186,5 @@ def redrawn(settings: Redraw) -> tuple[Run, ParticleSet, View]:
     run = opened(settings.run, ["clusters-"])
     particles = particles_of(run)
     ranked, score = ranking_of(run)
-    return run, particles, view_of(run, particles, ranked, predicted_classes(particles, [], work_of(run)), score)
+    predicted = predicted_classes(particles, parents_of(run), work_of(run))
+    return run, particles, view_of(run, particles, ranked, predicted, score)

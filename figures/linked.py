@@ -56,8 +56,10 @@ def draw_run(run: Run, folder: Path) -> Path:
         UserError: a run that the consensus stands on is gone.
     """
     particles, ranked = particles_of(run), read_parquet(run.path / "outliers.parquet")
-    predicted = predicted_classes(particles, [], work_of(run))
-    views = [view_of(parent, particles, ranked, predicted) for parent in parents_of(run)]
+    clustered = parents_of(run)
+    latents = [latent for parent in clustered for latent in parents_of(parent)]
+    predicted = predicted_classes(particles, latents, work_of(run))
+    views = [view_of(parent, particles, ranked, predicted) for parent in clustered]
     classes, _ = classes_of(ranked["particle_id"], predicted, particles)
     return draw_views(views, ranked, classes, particles, folder)
 

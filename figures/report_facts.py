@@ -194,9 +194,7 @@ def training_table(results: Results) -> Table:
     rows = []
     for kind, frame in results.curves.items():
         last = frame.iloc[-1]
-        values = [
-            _or_none(last.get(name)) for name in ("train_loss", "val_loss", "val_accuracy", "val_kl", "active_units")
-        ]
+        values = [_or_none(last.get(name)) for name in _OF_LAST_EPOCH]
         rows.append((kind, len(frame), *values))
     header = ("Model", "Epochs", "Loss, train", "Loss, val", "Accuracy, val", "KL, val", "Active units")
     return table("The last epoch of each model", header, rows, "Losses of autoencoders are in nats per image.")

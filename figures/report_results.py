@@ -14,7 +14,7 @@ from particles.sets import ParticleSet
 from particles.table import read_parquet
 from provenance.errors import UserError
 from provenance.files import read_json
-from provenance.run import Run, find
+from provenance.run import Run, classifier_beside
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,8 @@ class Results:
 
     @cached_property
     def classifier(self) -> Run | None:
-        """The classifier of this search, or the newest on this data; None where there is none."""
-        own = [run for run in self.runs if run.kind == "classifier"]
-        if own or not self.particles.classes:
-            return own[0] if own else None
-        try:
-            return find("classifier", self.work, "index.parquet", self.particles.fingerprint)
-        except UserError:  # autoencoders trained from scratch have no classifier beside them
-            return None
+        """The classifier of this search; None where there is none."""
+        return classifier_beside(self.runs, self.work, self.particles.fingerprint) if self.particles.classes else None
 
     @cached_property
     def predicted(self) -> pd.DataFrame:

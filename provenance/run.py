@@ -122,7 +122,8 @@ def started(
 @contextmanager
 def resumed(run: Run) -> Iterator[Run]:
     """Go on with an existing run: running again, then finished or failed."""
-    run.record(status="running", resumed=_now().isoformat(), pid=os.getpid())
+    gone_on = {"when": _now().isoformat(), "commit": _commit(), "versions": _versions()}
+    run.record(status="running", resumed=[*run.info.get("resumed", []), gone_on], pid=os.getpid(), error=None)
     with _closing(run, time.perf_counter()):
         yield run
 
@@ -164,6 +165,22 @@ def find(spec: str, work: Path, needs: str, fingerprint: str | None) -> Run:
     raise UserError(
         f"no finished run '{spec}'{where} under {work / 'runs'}: make one with `{remedy}` and the same --data"
     )
+
+
+def classifier_beside(runs: Sequence[Run], work: Path, fingerprint: str) -> Run | None:
+    """The classifier among `runs`, else the one that they started from, else the newest on this data; None without one.
+
+    Args:
+        runs: runs with latents.
+        work: the work folder.
+        fingerprint: of the data.
+    """
+    parents = [Run(work / "runs" / name) for run in runs for name in run.info["parents"]]
+    named = [run for run in [*runs, *parents] if run.kind == "classifier" and (run.path / "index.parquet").exists()]
+    try:
+        return named[0] if named else find("classifier", work, "index.parquet", fingerprint)
+    except UserError:
+        return None  # autoencoders trained from scratch have no classifier beside them
 
 
 def _new_folder(parent: Path, seed: int) -> Path:

@@ -159,6 +159,23 @@ def test_denoising_asks_for_the_crop_as_it_was(monkeypatch: pytest.MonkeyPatch) 
     torch.testing.assert_close(loss, expected)
 
 
+def test_what_cannot_be_learned_is_refused(particles: ParticleSet, common: RunSettings) -> None:
+    with pytest.raises(UserError, match="--latent-dim 1: give at least 2"):
+        replace(HOW, latent_dim=1)
+    turned = replace(HOW, denoise=True, from_scratch=True)
+    with pytest.raises(UserError, match="cannot undo the augmentation 'dihedral': give --augment affine"):
+        train("ae", particles, common, turned)
+
+
+@pytest.mark.parametrize("kind", ["ae", "vae"])
+def test_a_diverged_training_ends_in_one_line(
+    kind: Kind, particles: ParticleSet, common: RunSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    how = replace(HOW, from_scratch=True, fit=replace(FIT, lr=1e30))
+    with pytest.raises(UserError, match=f"{kind}: training diverged, there are no latents; give a lower --lr"):
+        train(kind, particles, common, how)
+
+
 def test_validation_curves_add_up(straight: Run) -> None:
     rows = curves(straight)
     total = rows["val_reconstruction"] + rows["val_kl"]
@@ -212,7 +229,7 @@ def test_row_losses_are_the_elbo_of_each_image(straight: Run, particles: Particl
     np.testing.assert_allclose(latents.index["reconstruction"], at_mean, rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(latents.index["kl"], gaussian_kl_per_dim(q.mu, q.logvar).sum(1), rtol=1e-4, atol=1e-4)
     excess = latents.index["neg_elbo"] - latents.index["kl"] - drawn.mean(0).numpy()
-    assert (np.abs(excess) < 5 * drawn.std(0).numpy() / 2 + 1e-3).all()  # 4 draws: half a standard deviation each
+    assert (np.abs(excess) < 5 * drawn.std(0).numpy() + 1e-3).all()  # one draw
 
 
 @pytest.mark.parametrize("kind", ["ae", "vae", "planar-vae"])

@@ -84,8 +84,13 @@ def test_a_map_in_pieces_repeats_whatever_was_drawn_before() -> None:
     np.testing.assert_array_equal(*maps)
 
 
+def test_constant_latents_have_a_tsne_map_too() -> None:
+    assert np.isfinite(tsne_map(np.ones((40, 5), np.float32), SETTINGS, 0)).all()
+
+
 @pytest.mark.parametrize("of", [reduced, lambda z: tsne_map(z[:150], SETTINGS, 0)])
-def test_the_number_of_threads_changes_no_bit(of: Callable[[np.ndarray], np.ndarray]) -> None:
+def test_the_number_of_linear_algebra_threads_changes_no_bit(of: Callable[[np.ndarray], np.ndarray]) -> None:
+    """openTSNE's own threads are another matter: they are as many as the machine has cores."""
     z = np.random.default_rng(4).normal(size=(1200, 512)).astype(np.float32)
     found = []
     for threads in (1, 2):
