@@ -18,10 +18,10 @@ from encoders.two_branch import KIND, TwoBranchTraining
 from particles.loader import class_numbers
 from particles.measures import has_scalars
 from particles.scalars import SCALARS
-from particles.sets import ParticleSet
+from particles.sets import ParticleSet, squares_of
 from particles.table import read_parquet, write_parquet
 from provenance.errors import UserError
-from provenance.files import read_json, replacing, write_json
+from provenance.files import replacing, write_json
 from provenance.run import Run, RunSettings
 
 
@@ -90,10 +90,8 @@ def packing_of(folder: Path) -> dict[str, Any]:
     Returns:
         `fit`, `mean_correction`, and `in_um`: whether every scalar is in µm, or some in px for want of a scale.
     """
-    settings = read_json(folder / "set.json")["settings"]
     scale = pq.read_table(folder / "table.parquet", columns=["um_per_px"])["um_per_px"]
-    found = {name: settings[name] for name in ("fit", "mean_correction")}
-    return {**found, "in_um": scale.null_count == 0}
+    return {**squares_of(folder), "in_um": scale.null_count == 0}
 
 
 def _drawn(particles: ParticleSet, what: TwoBranchSettings, seed: int) -> pd.DataFrame:

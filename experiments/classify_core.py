@@ -12,7 +12,7 @@ from encoders.fit import Precision, resolve_precision
 from encoders.predict import RESULT, Judge, Shards, classify
 from encoders.train_two_branch import packing_of
 from encoders.two_branch import TwoBranchTraining, load_two_branch
-from particles.sets import DataSettings, packed_folder
+from particles.sets import DataSettings, packed_folder, refuse_other_squares, squares_of
 from provenance.errors import UserError
 from provenance.files import read_json
 from provenance.progress import show_table
@@ -83,6 +83,8 @@ def _classified(run: Run, model: Run, folder: Path, settings: Settings) -> Run:
     trained = MODELS[model.kind](model.path / "best.ckpt")
     if isinstance(trained, TwoBranchTraining):
         _refuse_other_packing(trained, packing_of(folder), model.name)
+    else:
+        refuse_other_squares(model.name, model.info["data"].get("squares", {}), squares_of(folder))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     judge = Judge(trained.to(device), bf16=run.info["precision"] == "bf16-mixed")
     run.record(device=device)
@@ -99,19 +101,16 @@ def _identity(folder: Path) -> dict[str, Any]:
     return {"name": info["name"], "fingerprint": info["fingerprint"], "path": str(folder)}
 
 
-_WAY_OUT = {
-    ("fit", "keep"): "--fit keep", ("fit", "squash"): "--fit squash", ("fit", "native"): "--fit native",
-    ("mean_correction", True): "--mean-correction", ("mean_correction", False): "--no-mean-correction",
-    ("in_um", True): "--um-per-px", ("in_um", False): "crops without --um-per-px",
-}  # fmt: skip
-
-
 def _refuse_other_packing(model: TwoBranchTraining, given: dict[str, Any], name: str) -> None:
     """Squares and scalars made in another way: the model would answer, and be wrong."""
-    for what, value in model.hparams["packing"].items():
-        if given[what] != value and (what != "in_um" or model.hparams["with_scalars"]):
-            raise UserError(f"{name} learned from a set with {what} = {value}, this one has {given[what]}: "
-                            f"give {_WAY_OUT[what, value]}")  # fmt: skip
+    learned = dict(model.hparams["packing"])
+    in_um = learned.pop("in_um")
+    refuse_other_squares(name, learned, given)
+    if model.hparams["with_scalars"] and given["in_um"] != in_um:
+        way_out = "--um-per-px" if in_um else "crops without --um-per-px"
+        raise UserError(
+            f"{name} learned from a set with in_um = {in_um}, this one has {given['in_um']}: give {way_out}"
+        )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from autoencoders.models import Kind
 from autoencoders.training import load_autoencoder
 from encoders.classifier import load_classifier
 from encoders.encode import encode_classifier
-from particles.sets import DataSettings, ParticleSet, open_set
+from particles.sets import DataSettings, ParticleSet, open_set, refuse_other_squares
 from provenance.errors import UserError
 from provenance.run import LATENTS, Run, RunSettings, find, started
 from provenance.settings import entry
@@ -32,6 +32,7 @@ def main(settings: Settings) -> None:
         raise UserError(f"--latent {settings.latent}: no such latent; there are {', '.join(LATENTS)}")
     model = find(settings.latent, settings.common.work, "best.ckpt", fingerprint=None)
     particles = open_set(settings.data, settings.common)
+    refuse_other_squares(model.name, model.info["data"].get("squares", {}), particles.squares)
     with started(kind, settings, settings.common, particles.identity, [model]) as run:
         _encode(kind, model, particles, settings, run)
     print(run.path)

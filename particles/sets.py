@@ -1,7 +1,7 @@
 """`--data ...` -> an open particle set: rows and pixels, with everybody's role in this run."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,8 @@ class ParticleSet:
     fingerprint: str
     folder: Path
     oriented: bool
+    squares: dict[str, Any] = field(default_factory=dict)
+    """How crops became squares, as far as a network must not see it changed: `fit`, `mean_correction`."""
 
     @property
     def classes(self) -> list[str]:
@@ -80,7 +82,9 @@ class ParticleSet:
     @property
     def identity(self) -> dict[str, Any]:
         """What run.json keeps of the data."""
-        return {"name": self.name, "fingerprint": self.fingerprint, "path": str(self.folder)}
+        return {
+            "name": self.name, "fingerprint": self.fingerprint, "path": str(self.folder), "squares": self.squares,
+        }  # fmt: skip
 
     def positions(self, mask: pd.Series | np.ndarray) -> np.ndarray:
         """Store positions of the rows that a boolean mask over `table` keeps."""
@@ -130,7 +134,33 @@ def open_set(settings: DataSettings, common: RunSettings, say: Callable[[str], N
         fingerprint=_run_fingerprint(settings, infos, marks),
         folder=folders[0],
         oriented=infos[0]["oriented"],
+        squares=squares_of(folders[0]),
     )
+
+
+def squares_of(folder: Path) -> dict[str, Any]:
+    """How the crops of a packed set became squares: `fit`, `mean_correction`."""
+    settings = read_json(folder / "set.json")["settings"]
+    return {name: settings[name] for name in ("fit", "mean_correction")}
+
+
+def refuse_other_squares(model: str, learned: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Squares made in another way than those a model has learned from: it would answer, and be wrong.
+
+    Args:
+        model: its name, for the message.
+        learned: `squares` of what it was trained on; what is not in it (an older run) is not compared.
+        given: those of the set to judge.
+
+    Raises:
+        UserError: they differ; with the flag that makes them alike.
+    """
+    for name, value in learned.items():
+        if given[name] != value:
+            flag = f"--fit {value}" if name == "fit" else "--mean-correction" if value else "--no-mean-correction"
+            raise UserError(
+                f"{model} learned from a set with {name} = {value}, this one has {given[name]}: give {flag}"
+            )
 
 
 def packed_folder(data: str, settings: DataSettings, common: RunSettings, say: Callable[[str], None]) -> Path:
