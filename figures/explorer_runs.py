@@ -55,7 +55,7 @@ def exploration(
 
 
 def strangest_and_others(ranked: pd.DataFrame, most: int = MOST_EXPLORED) -> pd.DataFrame:
-    """All particles, or of a large core the strangest half of what fits and a seeded sample of the others; those strangest first."""
+    """All particles; of a large core the strangest half of what fits and a seeded sample of the others, by rank."""
     if len(ranked) <= most:
         return ranked
     strange = ranked["rank"] <= most // 2

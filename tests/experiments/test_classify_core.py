@@ -142,6 +142,13 @@ def test_a_classifier_run_is_taken_too(tmp_path: Path, work: Path) -> None:
     assert set(MODELS) == {"icelearning", "classifier"}
 
 
+def test_a_classifier_run_does_not_judge_squares_made_in_another_way(tmp_path: Path, work: Path) -> None:
+    run = finished(ClassifierTraining(CLASSES, [1.0] * 3, 1e-3, S, n_measures=4), work)
+    run.record(data={"fingerprint": "other", "squares": {"fit": "squash", "mean_correction": False}})
+    with pytest.raises(UserError, match=r"with fit = squash, this one has keep: give --fit squash"):
+        main(settings_for(packed(tmp_path / "core", shards=3), work, model="classifier", all_rows=True))
+
+
 def killed_when(command: list[str], parts: Path, most: int, delay: float) -> bool:
     """Run and kill with SIGKILL some time after `most` parts are written; True if it was killed before its end."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
