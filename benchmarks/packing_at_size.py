@@ -8,7 +8,6 @@ albumentations opencv-python-headless`, which the project does not; without them
 
 import importlib.util
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -53,14 +52,13 @@ def main(settings: Settings) -> None:
             (tree / "done").touch()
         out = settings.trees / f"packed-{n}"
         shutil.rmtree(out, ignore_errors=True)
-        packing = _timed("particles.pack", "--data", str(tree), "--out", str(out))
-        again = _timed("particles.pack", "--data", str(tree), "--out", str(out))
+        packing, memory = _timed("particles.pack", "--data", str(tree), "--out", str(out))
+        again, _ = _timed("particles.pack", "--data", str(tree), "--out", str(out))
         epoch = None
         if importlib.util.find_spec("albumentations"):
-            epoch = _timed("benchmarks.packing_at_size", "--trees", str(settings.trees), "--epoch-of", str(n))
+            epoch, _ = _timed("benchmarks.packing_at_size", "--trees", str(settings.trees), "--epoch-of", str(n))
         seconds.append(packing)
         rate = n / packing / (os.cpu_count() or 1)
-        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # of the largest process so far
         other = "" if epoch is None else f"{epoch:.1f}"
         print(f"| {n} | {packing:.1f} | {rate:.0f} | {memory:.2f} | {again:.1f} | {other} |", flush=True)
         shutil.rmtree(out)
@@ -69,10 +67,15 @@ def main(settings: Settings) -> None:
         print(f"\nlog-log slope of the packing time: {slope:.3f}")
 
 
-def _timed(module: str, *arguments: str) -> float:
+def _timed(module: str, *arguments: str) -> tuple[float, float]:
+    """Seconds, and GiB of the largest of a command's processes."""
     begun = time.perf_counter()
-    subprocess.run([sys.executable, "-m", module, *arguments], check=True, capture_output=True)
-    return time.perf_counter() - begun
+    command = [sys.executable, "-m", module, *arguments]
+    child = os.posix_spawn(sys.executable, command, os.environ)
+    _, status, usage = os.wait4(child, 0)  # of this child and its own children, not of all so far
+    if os.waitstatus_to_exitcode(status):
+        raise subprocess.CalledProcessError(status, command)
+    return time.perf_counter() - begun, usage.ru_maxrss / 2**20  # kB on Linux
 
 
 def read_once(tree: Path) -> None:
