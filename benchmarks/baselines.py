@@ -20,7 +20,7 @@ import tyro
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from autoencoders.chain import train_models
+from autoencoders.chain import ChainSettings, train_models
 from benchmarks.demo import machine
 from clustering.metrics import Values, outlier_metrics
 from clustering.outliers import isolation, knn_distance
@@ -48,8 +48,8 @@ class Settings:
     """Those in the consensus."""
     work_dir: Path = PROJECT / "benchmarks" / "work" / "baselines"
     """Where the runs go."""
-    demo: Demo = field(default_factory=Demo)
-    """Models and scores: those of find_outliers.py."""
+    chain: ChainSettings = field(default_factory=lambda: Demo().chain)
+    """The models: those of find_outliers.py."""
 
 
 def main(settings: Settings) -> None:
@@ -109,9 +109,9 @@ def _judged(case: str, data: DataSettings, seed: int, settings: Settings) -> Ite
 
 
 def _consensus(particles: ParticleSet, core: pd.DataFrame, settings: Settings, common: RunSettings) -> np.ndarray:
-    runs = train_models(settings.latents, particles, settings.demo, settings.demo.chain, common)
+    runs = train_models(settings.latents, particles, settings, settings.chain, common)
     quick = replace(ClusteringSettings(), maps=replace(ClusteringSettings().maps, tsne=False))
-    _, consensus = run_clustering(particles, runs, settings.demo, quick, common)
+    _, consensus = run_clustering(particles, runs, settings, quick, common)
     ranked = read_parquet(consensus.path / "outliers.parquet").set_index("particle_id")
     return ranked.loc[core["particle_id"], "score"].to_numpy()
 
