@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autoencoders.models import KINDS
-from autoencoders.train import AutoencoderSettings, train_autoencoder
+from autoencoders.train import AutoencoderSettings, refuse_lost_orientation, train_autoencoder
 from encoders.pretrain import ClassifierSettings, pretrain
 from particles.sets import ParticleSet
 from provenance.errors import UserError
@@ -42,10 +42,11 @@ def train_models(
         The finished runs of the asked latents.
 
     Raises:
-        UserError: `--resume`, which names one training.
+        UserError: `--resume`, which names one training, or `--denoise` without `--augment affine`.
     """
     if chain.model.fit.resume:
         raise UserError("--resume names one training: it goes with pretrain_classifier.py, train_ae.py, train_vae.py")
+    refuse_lost_orientation(chain.model, particles)  # before the classifier has taken its minutes
     runs = []
     if particles.classes:
         fit = replace(chain.model.fit, epochs=chain.pretrain_epochs)

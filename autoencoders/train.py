@@ -75,9 +75,7 @@ def train_autoencoder(
         UserError: no classifier to start from, too little to train on, `--denoise` without an augmentation that can be
             undone, or a training that diverged.
     """
-    if how.denoise and (augment := resolve_augment(how.fit.augment, particles.oriented)) != "affine":
-        # a crop does not tell by which of the square's symmetries it was turned
-        raise UserError(f"--denoise cannot undo the augmentation '{augment}': give --augment affine too")
+    refuse_lost_orientation(how, particles)
     # without labels there is nothing a classifier could have learned from
     warm = not how.from_scratch and bool(particles.classes)
     parents = _parents(how.fit.resume, particles, common) if warm else []
@@ -103,6 +101,17 @@ def train_autoencoder(
         write_pictures(run.path, model.net, particles, val, latents.index)
         write_json(run.path / "metrics.json", {"n_train": len(train), "n_val": len(val)})
     return run
+
+
+def refuse_lost_orientation(how: AutoencoderSettings, particles: ParticleSet) -> None:
+    """Denoising asks for what can be seen; a crop does not tell by which of the square's symmetries it was turned.
+
+    Raises:
+        UserError: `--denoise` with another augmentation than `affine`.
+    """
+    augment = resolve_augment(how.fit.augment, particles.oriented)
+    if how.denoise and augment != "affine":
+        raise UserError(f"--denoise cannot undo the augmentation '{augment}': give --augment affine too")
 
 
 def _parents(resume: Path | None, particles: ParticleSet, common: RunSettings) -> list[Run]:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from autoencoders.chain import ChainSettings, train_models
 from autoencoders.encode import encode_autoencoder, reconstruct
 from autoencoders.losses import bernoulli_nll, gaussian_kl_per_dim, gaussian_nll
 from autoencoders.models import Kind
@@ -162,9 +163,12 @@ def test_denoising_asks_for_the_crop_as_it_was(monkeypatch: pytest.MonkeyPatch) 
 def test_what_cannot_be_learned_is_refused(particles: ParticleSet, common: RunSettings) -> None:
     with pytest.raises(UserError, match="--latent-dim 1: give at least 2"):
         replace(HOW, latent_dim=1)
-    turned = replace(HOW, denoise=True, from_scratch=True)
+    turned, before = replace(HOW, denoise=True, from_scratch=True), sorted((common.work / "runs").glob("*/*"))
     with pytest.raises(UserError, match="cannot undo the augmentation 'dihedral': give --augment affine"):
         train("ae", particles, common, turned)
+    with pytest.raises(UserError, match="give --augment affine"):
+        train_models(["ae"], particles, common, ChainSettings(model=turned), common)
+    assert sorted((common.work / "runs").glob("*/*")) == before, "refused before anything was begun"
 
 
 @pytest.mark.parametrize("kind", ["ae", "vae"])
