@@ -5,6 +5,7 @@ import pandas as pd
 import torch
 
 from autoencoders.models import Autoencoder, Posterior
+from encoders.arithmetic import Precision
 from encoders.encode import batches, device_of, index_of, inference
 from particles.latents import Latents
 from particles.sets import ParticleSet
@@ -13,8 +14,14 @@ ELBO_DRAWS = 1
 """Draws of z for each image's ELBO: the same noise for every image, so that rows do not depend on their company."""
 
 
-def encode_autoencoder(model: Autoencoder, particles: ParticleSet, seed: int) -> Latents:
+def encode_autoencoder(model: Autoencoder, particles: ParticleSet, seed: int, precision: Precision = "32") -> Latents:
     """The deterministic latent of every row, and its losses in nats.
+
+    Args:
+        model: trained.
+        particles: whom to encode.
+        seed: of the noise.
+        precision: of the multiplications; bf16 is faster and agrees to two or three digits.
 
     Returns:
         Latents with z (N, D), and index columns `reconstruction` (at z itself), and for variational kinds `kl` and
@@ -23,7 +30,7 @@ def encode_autoencoder(model: Autoencoder, particles: ParticleSet, seed: int) ->
     latent_dim = model.mu_head.out_features
     noise = torch.randn(ELBO_DRAWS, latent_dim, generator=torch.Generator().manual_seed(seed))
     z, losses = [], []
-    with inference(model), torch.inference_mode():
+    with inference(model, precision), torch.inference_mode():
         noise = noise.to(device_of(model))
         for x in batches(particles, f"encoding, {model.kind}", device_of(model)):
             q = model.posterior(x)

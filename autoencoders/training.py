@@ -76,8 +76,9 @@ class AutoencoderTraining(L.LightningModule):
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(losses.mu))
 
     def configure_optimizers(self) -> Any:
-        """AdamW and one learning-rate cycle."""
-        return one_cycle(self)
+        """AdamW and one learning-rate cycle; sigma has to fall from 0.2 to what is left over within few epochs."""
+        sigma = self.net.log_sigma
+        return one_cycle(self, quick=[] if sigma is None else [sigma])
 
 
 def load_autoencoder(path: Path, kind: Kind) -> AutoencoderTraining:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -17,13 +17,14 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 
+from encoders.arithmetic import Precision, keep_memory, resolve_precision
 from particles.loader import Augment, ParticleData, PixelData, resolve_augment
 from particles.sets import ParticleSet
 from provenance.errors import UserError
 from provenance.files import replacing
 from provenance.run import TRAINED_BY, Run, RunSettings, resumed, started
 
-Precision = Literal["auto", "32", "bf16"]
+_QUICK = 10.0
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,23 @@ def loaders(
     return ParticleData(first, second, how.batch_size, seed, resolve_augment(how.augment, particles.oriented))
 
 
-def one_cycle(module: Any) -> dict[str, Any]:
-    """AdamW with one learning-rate cycle over the whole training (Smith & Topin 2018, arXiv:1708.07120)."""
-    optimizer = torch.optim.AdamW(module.parameters(), lr=module.lr, weight_decay=1e-4)
+def one_cycle(module: Any, quick: Sequence[torch.nn.Parameter] = ()) -> dict[str, Any]:
+    """AdamW with one learning-rate cycle over the whole training (Smith & Topin 2018, arXiv:1708.07120).
+
+    Args:
+        module: the model, with its `lr` and `trainer`.
+        quick: parameters that learn ten times as fast, undecayed. Adam moves each by about the learning rate a step,
+            which is little for one that has far to go alone.
+    """
+    apart = {id(parameter) for parameter in quick}
+    groups: list[dict[str, Any]] = [{"params": [p for p in module.parameters() if id(p) not in apart]}]
+    rates = [module.lr]
+    if quick:
+        groups.append({"params": list(quick), "weight_decay": 0.0})
+        rates.append(_QUICK * module.lr)
+    optimizer = torch.optim.AdamW(groups, lr=module.lr, weight_decay=1e-4, fused=True)
     total = max(2, int(module.trainer.estimated_stepping_batches))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, module.lr, total_steps=total)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=total)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -172,6 +185,7 @@ def fit(
         watching: what else looks on; it must not draw from the global random state.
     """
     _quiet_lightning()
+    keep_memory()
     # two of them, because save_last writes only when the best one is written too
     best, last = (
         ModelCheckpoint(
@@ -203,17 +217,6 @@ def _quiet_lightning() -> None:
     """Keep our own messages readable: Lightning's notes on hardware, its tips and its own deprecations are not ours."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning.*")
-
-
-def resolve_precision(wanted: Precision) -> Literal["32-true", "bf16-mixed"]:
-    """What `auto` means on this machine."""
-    if wanted == "32":
-        return "32-true"
-    if wanted == "bf16" or torch.cuda.is_available():
-        return "bf16-mixed"
-    # Asked, not assumed: bf16 on a CPU without these instructions is slower than float32.
-    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16-mixed" if has_bf16 else "32-true"
 
 
 # What torch.load and a look inside raise on files that are not ours, found by feeding it thousands of broken ones.

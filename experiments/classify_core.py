@@ -5,10 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from encoders.arithmetic import Precision, best_device, resolve_precision
 from encoders.classifier import ClassifierTraining, load_classifier
-from encoders.fit import Precision, resolve_precision
 from encoders.predict import RESULT, Judge, Shards, classify
 from encoders.train_two_branch import packing_of
 from encoders.two_branch import TwoBranchTraining, load_two_branch
@@ -85,9 +83,9 @@ def _classified(run: Run, model: Run, folder: Path, settings: Settings) -> Run:
         _refuse_other_packing(trained, packing_of(folder), model.name)
     else:
         refuse_other_squares(model.name, model.info["data"].get("squares", {}), squares_of(folder))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = best_device()
     judge = Judge(trained.to(device), bf16=run.info["precision"] == "bf16-mixed")
-    run.record(device=device)
+    run.record(device=str(device))
     classify(judge, Shards(folder), run.path, every, settings.csv)
     found = run.results
     shares = [[name, n, n / found["n"]] for name, n in found["predicted"].items()]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from autoencoders.encode import encode_autoencoder
 from autoencoders.models import Kind
 from autoencoders.training import load_autoencoder
+from encoders.arithmetic import Precision
 from encoders.classifier import load_classifier
 from encoders.encode import encode_classifier
 from particles.sets import DataSettings, ParticleSet, open_set, refuse_other_squares
@@ -19,6 +20,9 @@ class Settings:
 
     latent: str = "vae"
     """classifier, ae, vae or planar-vae: the newest finished training run; <latent>/<id> pins one."""
+    precision: Precision = "32"
+    """32: float32; auto: bf16 where the processor has instructions for it, which is faster and agrees to two or three
+    digits."""
     data: DataSettings = field(default_factory=DataSettings)
     """Which particles."""
     common: RunSettings = field(default_factory=RunSettings)
@@ -43,11 +47,11 @@ def _encode(kind: str, model: Run, particles: ParticleSet, settings: Settings, r
     if kind == "classifier":
         classifier = load_classifier(checkpoint)
         _refuse_size(classifier.hparams["size"], particles, model)
-        encode_classifier(classifier, particles).write(run.path)
+        encode_classifier(classifier, particles, settings.precision).write(run.path)
         return
     trained = load_autoencoder(checkpoint, _KINDS[kind])
     _refuse_size(trained.hparams["size"], particles, model)
-    encode_autoencoder(trained.net, particles, settings.common.seed).write(run.path)
+    encode_autoencoder(trained.net, particles, settings.common.seed, settings.precision).write(run.path)
 
 
 _KINDS: dict[str, Kind] = {"ae": "ae", "vae": "vae", "planar-vae": "planar-vae"}
