@@ -72,6 +72,7 @@ def _p_values(seed: int, planted: int, settings: Settings) -> tuple[pd.DataFrame
     kept = Kept(
         core=rows.loc[rows["role"] == "core", "particle_id"],
         known=rows.loc[rows["label"].notna() & (rows["split"] == "test"), "particle_id"],
+        reference=rows.loc[rows["label"].notna() & (rows["split"] == "train"), "particle_id"],
         predicted=_predicted(particles),
     )
     core, known = scalar_scores(rows, kept, OutlierSettings(), seed)

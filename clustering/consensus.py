@@ -23,8 +23,8 @@ SCORE_WEIGHT = {
     "knn": 1.0,
     "whitened": 1.0,
     "mahalanobis": 0.5,
-    "isolation_forest": 0.25,
-    "neg_max_logit": 1.0,
+    "isolation_forest": 1.0,
+    "neg_max_logit": 2.0,
     "reconstruction": 0.25,
     "kl": 0.1,
     "neg_elbo": 0.1,
@@ -49,7 +49,7 @@ def rarity(score: np.ndarray, core: np.ndarray | None = None) -> np.ndarray:
     return np.clip((below + up_to) / 2, 0.5, len(among) - 0.5) / len(among)
 
 
-def consensus(scores: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def consensus(scores: dict[str, pd.DataFrame], with_reasons: bool = True) -> pd.DataFrame:
     """One rank over all scores of all latents.
 
     Each score's rarity r becomes a surprise, the normal deviate that is exceeded by a share 1 - r; the consensus is
@@ -58,6 +58,7 @@ def consensus(scores: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
     Args:
         scores: for each latent a frame with `particle_id` and one column per score.
+        with_reasons: put them into words; of a few million particles that takes a minute.
 
     Returns:
         A frame in the order of the first latent's rows: `particle_id`, `<latent>.<score>` rarities, `score` (mean
@@ -69,6 +70,8 @@ def consensus(scores: dict[str, pd.DataFrame]) -> pd.DataFrame:
     result = pd.concat([ids, rarities], axis=1)
     result["score"] = shares.sum(axis=1)
     result["rank"] = ranks(result["score"].to_numpy())
+    if not with_reasons:
+        return result
     columns = list(rarities)
     result["reasons"] = [reasons(columns, r, s) for r, s in zip(rarities.to_numpy(), shares, strict=True)]
     return result

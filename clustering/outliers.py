@@ -1,5 +1,6 @@
 """How strange is each particle? One column a score, higher = stranger."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +29,21 @@ class OutlierSettings:
     """Trees of the isolation forest."""
 
 
+Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Fitted on a bulk: (n, D) particles, and (n,) each one's own row of the bulk or -1 -> (n,) score."""
+
+CHUNK = 100_000
+"""Particles scored at once: memory has a bound, whatever the core's size."""
+
+
 def latent_scores(
-    core: Latents, reference: Latents, settings: OutlierSettings, seed: int, known: Latents | None = None
+    core: Latents,
+    reference: Latents,
+    settings: OutlierSettings,
+    seed: int,
+    known: Latents | None = None,
+    fitted: np.ndarray | None = None,
+    tick: Callable[[int], object] = int,
 ) -> pd.DataFrame:
     """The scores that need only vectors and losses.
 
@@ -39,6 +53,8 @@ def latent_scores(
         settings: neighbors and trees.
         seed: of the forest.
         known: labeled particles that nothing was learned from, (C, D), to be scored beside the core.
+        fitted: (N,) bool, those of the core that the bulk is made of; default all.
+        tick: told how many were scored.
 
     Returns:
         N rows of the core, then C of the known: `knn`, `whitened`, `mahalanobis`, `isolation_forest`, and those of
@@ -49,20 +65,35 @@ def latent_scores(
     learned = (core.index["split"] == "train").fillna(False).to_numpy(dtype=bool)
     if not learned.any() and len(reference) == 0:
         learned[:] = True  # nothing here was learned from: the core can only be compared with itself
+    learned = learned if fitted is None else learned & fitted
     bulk = np.concatenate([core.z[learned], reference.z])
     labels = pd.concat([core.index["label"][learned], reference.index["label"]], ignore_index=True)
-    judged = core if known is None else core.and_then(known)
-    own = np.full(len(judged), -1)
-    own[: len(core)][learned] = np.arange(learned.sum())
-    scores = {
-        "knn": knn_distance(judged.z, bulk, settings.k, own),
-        "whitened": whitened_knn_distance(judged.z, bulk, settings.k, settings.components, own),
-        "mahalanobis": mahalanobis(judged.z, bulk, labels),
-        "isolation_forest": isolation(judged.z, bulk, settings.trees, seed),
+    scorers = {
+        "knn": knn_scorer(bulk, settings.k),
+        "whitened": whitened_scorer(bulk, settings.k, settings.components),
+        "mahalanobis": mahalanobis_scorer(bulk, labels),
+        "isolation_forest": isolation_scorer(bulk, settings.trees, seed),
     }
-    own_scores = {name: judged.index[name].to_numpy() for name in PER_ROW if name in judged.index}
+    own = np.where(learned, np.cumsum(learned) - 1, -1)
+    parts = [_scored(core, scorers, own, tick)]
+    if known is not None:
+        parts.append(_scored(known, scorers, np.full(len(known), -1), tick))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _scored(
+    judged: Latents, scorers: Mapping[str, Scorer], own: np.ndarray, tick: Callable[[int], object]
+) -> pd.DataFrame:
     # single precision, because the last bits of a double depend on how many threads have added up
-    return pd.DataFrame(scores | own_scores).astype(np.float32)
+    found = {name: np.empty(len(judged), np.float32) for name in scorers}
+    for start in range(0, len(judged), CHUNK):
+        step = slice(start, start + CHUNK)
+        z = np.asarray(judged.z[step])
+        for name, scorer in scorers.items():
+            found[name][step] = scorer(z, own[step])
+        tick(len(z))
+    own_scores = {name: judged.index[name].to_numpy(np.float32) for name in PER_ROW if name in judged.index}
+    return pd.DataFrame(found | own_scores)
 
 
 def knn_distance(z: np.ndarray, bulk: np.ndarray, k: int, own: np.ndarray | None = None) -> np.ndarray:
@@ -78,12 +109,22 @@ def knn_distance(z: np.ndarray, bulk: np.ndarray, k: int, own: np.ndarray | None
     Returns:
         (N,).
     """
+    return knn_scorer(bulk, k)(z, np.arange(len(z)) if own is None else own)
+
+
+def knn_scorer(bulk: np.ndarray, k: int) -> Scorer:
+    """`knn_distance` fitted on a bulk (M, D)."""
     k = min(k, len(bulk) - 1)
-    distances, rows = NearestNeighbors(n_neighbors=k + 1).fit(bulk).kneighbors(z)
-    itself = rows == (np.arange(len(z)) if own is None else own)[:, None]
-    # a point that is not in the bulk, or not found among its exact duplicates, drops its farthest neighbor instead
-    itself[~itself.any(axis=1), -1] = True
-    return distances[~itself].reshape(len(z), k).mean(axis=1)
+    index = NearestNeighbors(n_neighbors=k + 1).fit(bulk)
+
+    def score(z: np.ndarray, own: np.ndarray) -> np.ndarray:
+        distances, rows = index.kneighbors(z)
+        itself = rows == own[:, None]
+        # a point that is not in the bulk, or not found among its exact duplicates, drops its farthest neighbor instead
+        itself[~itself.any(axis=1), -1] = True
+        return distances[~itself].reshape(len(z), k).mean(axis=1)
+
+    return score
 
 
 def whitened_knn_distance(
@@ -104,13 +145,22 @@ def whitened_knn_distance(
     Returns:
         (N,); zero if the bulk does not vary.
     """
+    return whitened_scorer(bulk, k, components)(z, np.arange(len(z)) if own is None else own)
+
+
+def whitened_scorer(bulk: np.ndarray, k: int, components: int) -> Scorer:
+    """`whitened_knn_distance` fitted on a bulk (M, D)."""
     if not np.ptp(bulk, axis=0).any():
-        return np.zeros(len(z))
+        return lambda z, own: np.zeros(len(z))
     most = min(components, max(1, bulk.shape[1] // 2), len(bulk))
     pca = PCA(most, whiten=True, svd_solver="covariance_eigh").fit(bulk.astype(np.float64))
     varies = pca.explained_variance_ > 1e-9 * pca.explained_variance_[0]  # or whitening would blow up rounding
-    white, white_bulk = (pca.transform(of.astype(np.float64))[:, varies].astype(np.float32) for of in (z, bulk))
-    return knn_distance(white, white_bulk, k, own)
+
+    def white(z: np.ndarray) -> np.ndarray:
+        return np.asarray(pca.transform(z.astype(np.float64))[:, varies], dtype=np.float32)
+
+    near = knn_scorer(white(bulk), k)
+    return lambda z, own: near(white(z), own)
 
 
 def mahalanobis(z: np.ndarray, bulk: np.ndarray, labels: pd.Series) -> np.ndarray:
@@ -127,7 +177,12 @@ def mahalanobis(z: np.ndarray, bulk: np.ndarray, labels: pd.Series) -> np.ndarra
     Returns:
         (N,).
     """
-    z, bulk = z.astype(np.float64), bulk.astype(np.float64)
+    return mahalanobis_scorer(bulk, labels)(z, np.full(len(z), -1))
+
+
+def mahalanobis_scorer(bulk: np.ndarray, labels: pd.Series) -> Scorer:
+    """`mahalanobis` fitted on a bulk (M, D) with labels (M,)."""
+    bulk = bulk.astype(np.float64)
     known = labels.notna().to_numpy()
     if known.any():
         members, names = bulk[known], labels[known].to_numpy(dtype=str)
@@ -136,14 +191,24 @@ def mahalanobis(z: np.ndarray, bulk: np.ndarray, labels: pd.Series) -> np.ndarra
     means = np.stack([members[names == name].mean(axis=0) for name in np.unique(names)])
     centered = members - means[np.searchsorted(np.unique(names), names)]
     if not centered.any():  # a collapsed latent: everybody is at the mean
-        return np.zeros(len(z))
+        return lambda z, own: np.zeros(len(z))
     precision = LedoitWolf(assume_centered=True).fit(centered).precision_
     root = np.linalg.cholesky((precision + precision.T) / 2)  # distances become Euclidean: |root.T (z - mean)|
-    white, white_means = z @ root, means @ root
-    return np.min([np.linalg.norm(white - mean, axis=1) for mean in white_means], axis=0)
+    white_means = means @ root
+
+    def score(z: np.ndarray, own: np.ndarray) -> np.ndarray:
+        white = z.astype(np.float64) @ root
+        return np.asarray(np.min([np.linalg.norm(white - mean, axis=1) for mean in white_means], axis=0))
+
+    return score
 
 
 def isolation(z: np.ndarray, bulk: np.ndarray, trees: int, seed: int) -> np.ndarray:
     """Isolation forest (Liu et al. 2008, doi:10.1109/ICDM.2008.17): (N, D) -> (N,), higher = stranger."""
+    return isolation_scorer(bulk, trees, seed)(z, np.full(len(z), -1))
+
+
+def isolation_scorer(bulk: np.ndarray, trees: int, seed: int) -> Scorer:
+    """`isolation` fitted on a bulk (M, D)."""
     forest = IsolationForest(n_estimators=trees, random_state=seed).fit(bulk)
-    return -forest.score_samples(z)
+    return lambda z, own: -forest.score_samples(z)

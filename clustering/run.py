@@ -3,46 +3,28 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from clustering.agreement import write_agreement
-from clustering.consensus import consensus, ranks
-from clustering.groups import GroupSettings, dbscan, hdbscan_groups, kmeans
+from clustering.latent import ClusteringSettings, cluster_latent
 from clustering.likeness import write_likeness
-from clustering.maps import MapSettings, tsne_map, umap_map
-from clustering.metrics import best_cluster, group_metrics, outlier_metrics
-from clustering.outliers import OutlierSettings, latent_scores
-from clustering.verdict import UNUSUAL, Kept, split_scores, write_consensus
-from particles.latents import Latents, read_latents
+from clustering.sampling import stratified
+from clustering.verdict import UNUSUAL, Kept, write_consensus
+from particles.latents import read_latents
 from particles.marks import read_marks
 from particles.sets import DataSettings, ParticleSet, open_set
-from particles.table import read_parquet, write_parquet
+from particles.table import read_parquet
 from provenance.errors import UserError
-from provenance.files import write_json
 from provenance.progress import progress, show_table
 from provenance.run import LATENTS, TRAINED_BY, Run, RunSettings, classifier_beside, find, started
 from provenance.settings import changed_flags, entry
 
 SUSPICIOUS = 0.2
 """If more of the core than this is unusual, it is not the core that is new but the labels that do not fit it."""
-
-
-@dataclass(frozen=True)
-class ClusteringSettings:
-    """How latents are grouped, mapped and scored."""
-
-    drop_class: tuple[str, ...] = ()
-    """Leave out what the classifier calls one of these (dust)."""
-    groups: GroupSettings = field(default_factory=GroupSettings)
-    """KMeans, DBSCAN, HDBSCAN."""
-    maps: MapSettings = field(default_factory=MapSettings)
-    """UMAP, t-SNE."""
-    outliers: OutlierSettings = field(default_factory=OutlierSettings)
-    """Outlier scores."""
 
 
 @dataclass(frozen=True)
@@ -104,14 +86,17 @@ def run_clustering(
     Returns:
         One `clusters-<latent>` run each, and the `consensus` run.
     """
-    kept = _kept(particles, runs, how.drop_class, common)
+    kept = _kept(particles, runs, how, common)
     done = []
     with progress() as bars:
         bar = bars.add_task("clustering", total=len(runs))
         for latent in runs:
             bars.update(bar, description=f"clustering, {latent.kind}")
+            rows = bars.add_task("placing and scoring", total=kept.n_steps)
             with started(f"clusters-{latent.kind}", settings, common, particles.identity, [latent]) as run:
-                cluster_latent(run, read_latents(latent.path), kept, len(particles.classes), how, common.seed)
+                z, tick = read_latents(latent.path), partial(bars.advance, rows)
+                cluster_latent(run, z, kept, len(particles.classes), how, common.seed, tick)
+            bars.remove_task(rows)
             done.append(run)
             bars.advance(bar)
     with started("consensus", settings, common, particles.identity, done) as run:
@@ -121,8 +106,8 @@ def run_clustering(
     return done, run
 
 
-def _kept(particles: ParticleSet, runs: Sequence[Run], drop: Sequence[str], common: RunSettings) -> Kept:
-    rows = particles.table
+def _kept(particles: ParticleSet, runs: Sequence[Run], how: ClusteringSettings, common: RunSettings) -> Kept:
+    rows, drop = particles.table, how.drop_class
     unknown = [name for name in drop if name not in particles.classes]
     if unknown:
         has = ", ".join(particles.classes) or "no classes"
@@ -136,7 +121,20 @@ def _kept(particles: ParticleSet, runs: Sequence[Run], drop: Sequence[str], comm
         n = len(core)
         core, known = (ids[~predicted.loc[ids].isin(list(drop)).to_numpy()] for ids in (core, known))
         print(f"{n - len(core)} of {n} core particles left out: the classifier calls them {', '.join(drop)}")
-    return Kept(core, known, predicted)
+    # val and test labels stay out: a reference must not depend on what judges the model
+    learned = rows[(rows["role"] == "labeled") & (rows["split"] == "train")]
+    reference = learned.loc[stratified(learned["label"], how.fit_sample, common.seed), "particle_id"]
+    return Kept(core, known, reference, predicted, _fitted(core, rows, predicted, how.fit_sample, common.seed))
+
+
+def _fitted(core: pd.Series, rows: pd.DataFrame, predicted: pd.Series | None, most: int, seed: int) -> pd.Series | None:
+    """Ids of those to fit, with the mixture of bags and classes that the core has; None for all."""
+    if len(core) <= most:
+        return None
+    print(f"{most} of {len(core)} core particles are fitted, the others placed among them (--fit-sample)")
+    bags = rows.loc[core.index, "bag"].astype("string").fillna("")
+    strata = bags if predicted is None else bags + " " + predicted.loc[core].fillna("").to_numpy()
+    return core[stratified(strata, most, seed)]
 
 
 def _predicted(particles: ParticleSet, runs: Sequence[Run], common: RunSettings, needed: bool) -> pd.Series | None:
@@ -149,84 +147,6 @@ def _predicted(particles: ParticleSet, runs: Sequence[Run], common: RunSettings,
     if classifier is None:
         return None
     return read_parquet(classifier.path / "index.parquet").set_index("particle_id")["predicted"]
-
-
-def cluster_latent(
-    run: Run, latents: Latents, kept: Kept, n_classes: int, how: ClusteringSettings, seed: int
-) -> dict[str, Any]:
-    """Group, map and score one latent into `run`'s folder.
-
-    Args:
-        run: gets clusters.parquet, maps.parquet, outliers.parquet, known.parquet, metrics.json.
-        latents: of the whole set.
-        kept: whom to look at.
-        n_classes: default number of KMeans clusters.
-        how: methods.
-        seed: of every method.
-
-    Returns:
-        The metrics.
-    """
-    core, known = (latents.where(latents.index["particle_id"].isin(ids)) for ids in (kept.core, kept.known))
-    # val and test labels stay out: a reference must not depend on what judges the model
-    reference = latents.where((latents.index["role"] == "labeled") & (latents.index["split"] == "train"))
-    if len(core) == 0:
-        raise UserError("no core particles are left to look at: drop fewer classes")
-    xy = umap_map(core.z, how.maps, seed)
-    groups, details = _groups(xy, n_classes, how.groups, seed)
-    scores, of_known = split_scores(latent_scores(core, reference, how.outliers, seed, known), len(core))
-    scores.insert(0, "hdbscan", groups.pop("glosh"))
-    ids = core.index[["particle_id"]]
-    write_parquet(known.index[["particle_id"]].assign(**of_known), run.path / "known.parquet")
-    write_parquet(ids.assign(**groups), run.path / "clusters.parquet")
-    write_parquet(ids.assign(**_map_columns(core.z, xy, how.maps, seed)), run.path / "maps.parquet")
-    metrics = _metrics(core.index, groups, details, scores)
-    combined = consensus({run.kind: pd.concat([ids, scores], axis=1)})["score"].to_numpy()
-    ranked = pd.concat([ids, scores], axis=1).assign(score=combined, rank=ranks(combined))
-    metrics["outliers"]["combined"] = outlier_metrics(core.index["is_outlier"], combined)
-    write_parquet(ranked, run.path / "outliers.parquet")
-    write_json(run.path / "metrics.json", metrics)
-    return metrics
-
-
-def _groups(
-    xy: np.ndarray, n_classes: int, how: GroupSettings, seed: int
-) -> tuple[dict[str, np.ndarray], dict[str, dict[str, float]]]:
-    """Labels of each method and `glosh`, all on the map that the user sees; and what was chosen on the way."""
-    density, eps = dbscan(xy, how)
-    tree = hdbscan_groups(xy, how)
-    n = how.n_clusters or n_classes or max(2, len(np.unique(tree.labels)) - 1)
-    groups = {
-        "kmeans": kmeans(xy, n, seed),
-        "dbscan": density,
-        "hdbscan": tree.labels,
-        "glosh": tree.outlier_scores,
-    }
-    return groups, {"dbscan": {"eps": eps}}
-
-
-def _map_columns(z: np.ndarray, xy: np.ndarray, how: MapSettings, seed: int) -> dict[str, np.ndarray]:
-    columns = {"umap_x": xy[:, 0], "umap_y": xy[:, 1]}
-    if how.tsne:
-        tsne = tsne_map(z, how, seed)
-        columns |= {"tsne_x": tsne[:, 0], "tsne_y": tsne[:, 1]}
-    return columns
-
-
-def _metrics(
-    index: pd.DataFrame,
-    groups: dict[str, np.ndarray],
-    details: dict[str, dict[str, float]],
-    scores: pd.DataFrame,
-) -> dict[str, Any]:
-    by_method: dict[str, Any] = {
-        name: group_metrics(index["truth"], labels) | details.get(name, {}) for name, labels in groups.items()
-    }
-    is_outlier = index["is_outlier"]
-    by_method["outliers"] = {name: outlier_metrics(is_outlier, scores[name].to_numpy()) for name in scores}
-    strange = sorted(index.loc[is_outlier.fillna(False).astype(bool), "truth"].dropna().unique())
-    by_method["clusters"] = {name: best_cluster(index["truth"], groups["hdbscan"], name) for name in strange}
-    return by_method
 
 
 def _show(runs: Sequence[Run]) -> None:

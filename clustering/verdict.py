@@ -30,8 +30,22 @@ class Kept:
     """Ids of the core particles."""
     known: pd.Series
     """Ids of labeled particles that nothing was learned from: what a known particle scores."""
+    reference: pd.Series
+    """Ids of labeled particles that were learned from: what a core is compared with besides itself."""
     predicted: pd.Series | None
     """The classifier's class by id, where there is a classifier."""
+    fitted: pd.Series | None = None
+    """Ids of the core particles that maps, groups and neighbors are fitted on; None for all."""
+
+    @property
+    def n_steps(self) -> int:
+        """Particles to place and to score, each counted."""
+        to_place = 0 if self.fitted is None else len(self.core) - len(self.fitted)
+        return to_place + len(self.core) + len(self.known)
+
+    def is_fitted(self, ids: pd.Series) -> np.ndarray:
+        """(N,) ids of the core -> (N,) bool."""
+        return np.ones(len(ids), dtype=bool) if self.fitted is None else ids.isin(self.fitted).to_numpy(dtype=bool)
 
 
 def split_scores(scores: pd.DataFrame, n_core: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -73,11 +87,13 @@ def scalar_scores(
     table: pd.DataFrame, kept: Kept, how: OutlierSettings, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The measured scalars as one more view, of the core and of the known: no network, nothing learned."""
-    is_core, is_known = (table["particle_id"].isin(ids) for ids in (kept.core, kept.known))
-    is_reference = (table["role"] == "labeled") & (table["split"] == "train")
+    is_core, is_known, is_reference = (
+        table["particle_id"].isin(ids) for ids in (kept.core, kept.known, kept.reference)
+    )
     vectors = Latents(normalized_scalars(table, is_core | is_reference), table)
     core, known, reference = (vectors.where(rows) for rows in (is_core, is_known, is_reference))
-    both = split_scores(latent_scores(core, reference, how, seed, known), len(core))
+    fitted = kept.is_fitted(core.index["particle_id"])
+    both = split_scores(latent_scores(core, reference, how, seed, known, fitted), len(core))
     mine, theirs = (
         pd.concat([who.index[["particle_id"]], of], axis=1) for who, of in zip((core, known), both, strict=True)
     )

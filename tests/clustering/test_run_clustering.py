@@ -222,3 +222,38 @@ def test_latents_are_found_by_kind_by_id_and_on_this_data_alone(tmp_path: Path) 
         find_latents("all", particles, common)
     with pytest.raises(UserError, match=r"--latent gan: no such latent; there are classifier, ae, vae"):
         find_latents("gan", particles, common)
+
+
+def test_a_large_core_is_fitted_in_part_and_the_rest_is_placed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    particles, common = measured(particle_set(tmp_path)), RunSettings(work_dir=tmp_path)
+    bags = pd.array([1, 2] * (len(particles.table) // 2), dtype="Int64")
+    particles = replace(particles, table=particles.table.assign(bag=bags))
+    runs = [latent_run(kind, particles, common, seed) for seed, kind in enumerate(("vae", "classifier"))]
+    whole, _ = run_clustering(particles, runs, HOW, HOW, common)
+    assert "fitted" not in capsys.readouterr().out
+    assert read_parquet(whole[0].path / "clusters.parquet")["fitted"].all()
+    assert (whole[0].results["fitted"], whole[0].results["placed"]) == (N_CORE, 0)
+    monkeypatch.setattr("clustering.latent.LEAST_FITTED", 10)
+    part, consensus = run_clustering(particles, runs, HOW, replace(HOW, fit_sample=80), common)
+    assert f"80 of {N_CORE} core particles are fitted" in capsys.readouterr().out
+    sampled = []
+    for run in part:
+        assert (run.results["fitted"], run.results["placed"]) == (80, 40)
+        clusters = read_parquet(run.path / "clusters.parquet").set_index("particle_id")
+        assert clusters["fitted"].sum() == 80
+        sampled.append(set(clusters.index[clusters["fitted"]]))
+        maps = read_parquet(run.path / "maps.parquet")
+        assert maps["umap_x"].notna().all()
+        assert run.results["kmeans"]["acc"] > 0.95, "who was placed counts as well"
+        assert run.results["outliers"]["knn"]["auroc"] == 1.0
+    assert sampled[0] == sampled[1], "the same ones in every latent"
+    ranked = read_parquet(consensus.path / "outliers.parquet")
+    assert len(ranked) == N_CORE
+    assert set(ranked.nsmallest(3, "rank")["particle_id"]) == {f"c{i}" for i in STRANGE}
+
+
+def test_too_small_a_sample_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--fit-sample 3: give at least 100"):
+        ClusteringSettings(fit_sample=3)
