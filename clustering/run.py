@@ -111,10 +111,12 @@ def run_clustering(
         for latent in runs:
             bars.update(bar, description=f"clustering, {latent.kind}")
             with started(f"clusters-{latent.kind}", settings, common, particles.identity, [latent]) as run:
+                run.record(device="cpu")
                 cluster_latent(run, read_latents(latent.path), kept, len(particles.classes), how, common.seed)
             done.append(run)
             bars.advance(bar)
     with started("consensus", settings, common, particles.identity, done) as run:
+        run.record(device="cpu")
         write_consensus(run, done, particles, kept, how.outliers, common.seed)
         write_agreement(run, done, runs, common.seed)
     _show([*done, run])
