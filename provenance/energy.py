@@ -26,6 +26,8 @@ what one's own emits."""
 OWN_GRID = "NUNATAK_G_CO2_PER_KWH"
 POWERCAP = Path("/sys/class/powercap")
 PARTS = ("cpu", "gpu")
+NOT_NOTED = "not noted"
+"""Why an older run.json does not know its energy."""
 EVERY_S = 60.0
 """A package counter may hold as little as 65 kJ: read each minute, it cannot wrap twice unseen below 1 kW."""
 _UJ_PER_WH = 3.6e9
@@ -73,7 +75,7 @@ class Spent:
     def of(cls, noted: Mapping[str, Any]) -> "Spent":
         """What `fields` has noted, for example in a run.json; one that is older than a field does not know it."""
         energy, why = noted.get("energy_wh") or {}, noted.get("not_measured") or {}
-        missing = {part: str(why.get(part, "not noted")) for part in PARTS if energy.get(part) is None}
+        missing = {part: str(why.get(part, NOT_NOTED)) for part in PARTS if energy.get(part) is None}
         known = {part: energy.get(part) for part in PARTS}
         return cls(noted.get("seconds"), noted.get("cpu_seconds"), known, missing)
 
