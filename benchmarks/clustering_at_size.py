@@ -2,8 +2,8 @@
 
     python -m benchmarks.clustering_at_size --sizes 100000 1000000 3085063
 
-Generated latents (seven clusters of unequal size and shape, 300 planted outliers) stand beside a packed set of tiny crops,
-as if a VAE had been trained on it; what is timed is `python clustering/run.py --latent vae`, from its start to its end.
+Generated latents (seven clusters of unequal size and shape, 300 planted outliers) stand beside a packed set of tiny
+crops, as if a VAE had been trained on it; what is timed is `python clustering/run.py --latent vae` from start to end.
 First the smallest core is searched twice, fitted whole and in part, and the two are compared.
 """
 

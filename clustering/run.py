@@ -94,12 +94,14 @@ def run_clustering(
             bars.update(bar, description=f"clustering, {latent.kind}")
             rows = bars.add_task("placing and scoring", total=kept.n_steps)
             with started(f"clusters-{latent.kind}", settings, common, particles.identity, [latent]) as run:
+                run.record(device="cpu")
                 z, tick = read_latents(latent.path), partial(bars.advance, rows)
                 cluster_latent(run, z, kept, len(particles.classes), how, common.seed, tick)
             bars.remove_task(rows)
             done.append(run)
             bars.advance(bar)
     with started("consensus", settings, common, particles.identity, done) as run:
+        run.record(device="cpu")
         write_consensus(run, done, particles, kept, how.outliers, common.seed)
         write_agreement(run, done, runs, common.seed)
     _show([*done, run])

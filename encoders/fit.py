@@ -200,6 +200,7 @@ def fit(
             best, last, Curves(run.path / "metrics.csv"), SeedEachStep(seed), RichProgressBar(leave=False), *watching,
         ],
     )  # fmt: skip
+    run.record(device=str(trainer.strategy.root_device), precision=str(trainer.precision))
     before = run.path / "last.ckpt"
     torch.set_flush_denormal(True)  # numbers too small to matter cost a CPU a hundred times more than zero
     try:
@@ -208,7 +209,6 @@ def fit(
         raise KeyboardInterrupt from stop
     finally:
         torch.set_flush_denormal(False)
-    run.record(device=str(trainer.strategy.root_device), precision=str(trainer.precision))
     model.load_state_dict(torch.load(run.path / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"])
     model.eval()
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from autoencoders.encode import encode_autoencoder
 from autoencoders.models import Kind
 from autoencoders.training import load_autoencoder
-from encoders.arithmetic import Precision
+from encoders.arithmetic import Precision, best_device
 from encoders.classifier import load_classifier
 from encoders.encode import encode_classifier
 from particles.sets import DataSettings, ParticleSet, open_set, refuse_other_squares
@@ -38,6 +38,7 @@ def main(settings: Settings) -> None:
     particles = open_set(settings.data, settings.common)
     refuse_other_squares(model.name, model.info["data"].get("squares", {}), particles.squares)
     with started(kind, settings, settings.common, particles.identity, [model]) as run:
+        run.record(device=str(best_device()))
         _encode(kind, model, particles, settings, run)
     print(run.path)
 

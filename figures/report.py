@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from figures.report_cost import cost_of
 from figures.report_doubts import doubts_of
 from figures.report_facts import (
     confusion_table,
@@ -113,8 +114,8 @@ def rendered(
         found_in_top=sum(found.outlier for found in shown),
         quality=quality_table(results, seed), doubts=doubts_of(results), data=data_tables(results),
         latents=latent_table(results), training=training_table(results), confusion=confusion_table(results),
-        runs=run_table(results), settings=settings_table(results, defaults), versions=version_table(results),
-        pictures=_by_kind(pictures),
+        cost=cost_of(results), runs=run_table(results), settings=settings_table(results, defaults),
+        versions=version_table(results), pictures=_by_kind(pictures),
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from provenance.energy import Meter, Spent
 from provenance.errors import UserError
 from provenance.files import read_json, write_json
 from provenance.settings import plain
@@ -36,6 +37,8 @@ TRAINED_BY = {
 }
 LATENTS = ("classifier", "ae", "vae", "planar-vae")
 """The kinds of run whose latents are clustered and searched; `--latent all` means these."""
+_SPENT = "spent.json"
+"""What a run that is still running, or was killed, has cost; it ends up in run.json."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Run:
 def started(
     kind: str, settings: Any, common: RunSettings, data: dict[str, Any], parents: Sequence[Run] = ()
 ) -> Iterator[Run]:
-    """Create a run folder, yield it, and mark it finished, or failed if the block raises.
+    """Create a run folder, yield it, and mark it finished, or failed if the block raises; either way, note its cost.
 
     Args:
         kind: folder under runs/.
@@ -102,9 +105,12 @@ def started(
         common: seed and work folder.
         data: identity of the data (`name`, `fingerprint`, `path`).
         parents: runs whose results this one stands on.
+
+    Raises:
+        UserError: `$NUNATAK_G_CO2_PER_KWH` is wrong.
     """
+    meter = Meter()
     run = Run(_new_folder(common.work / "runs" / kind, common.seed))
-    begun = time.perf_counter()
     write_json(run.path / "config.json", plain(settings))
     write_json(
         run.path / "run.json",
@@ -115,27 +121,46 @@ def started(
             "versions": _versions(), "pid": os.getpid(),
         },
     )  # fmt: skip
-    with _closing(run, begun):
+    with _closing(run, meter):
         yield run
 
 
 @contextmanager
 def resumed(run: Run) -> Iterator[Run]:
-    """Go on with an existing run: running again, then finished or failed."""
+    """Go on with an existing run: running again, then finished or failed.
+
+    `seconds` and all that it cost become the sum over all stretches. Of one that was killed, up to a minute is lost.
+
+    Raises:
+        UserError: `$NUNATAK_G_CO2_PER_KWH` is wrong.
+    """
+    meter = Meter(_spent_before(run))
     gone_on = {"when": _now().isoformat(), "commit": _commit(), "versions": _versions()}
     run.record(status="running", resumed=[*run.info.get("resumed", []), gone_on], pid=os.getpid(), error=None)
-    with _closing(run, time.perf_counter()):
+    with _closing(run, meter):
         yield run
 
 
+def _spent_before(run: Run) -> Spent:
+    """What earlier stretches cost: a killed one could not close run.json, which then still says `running`."""
+    info, left = run.info, run.path / _SPENT
+    return Spent.of(read_json(left) if info["status"] == "running" and left.exists() else info)
+
+
 @contextmanager
-def _closing(run: Run, begun: float) -> Iterator[None]:
+def _closing(run: Run, meter: Meter) -> Iterator[None]:
     try:
-        yield
+        with meter.noting(run.path / _SPENT):
+            yield
     except BaseException as error:
-        run.record(status="failed", error=f"{type(error).__name__}: {error}", seconds=time.perf_counter() - begun)
+        _close(run, meter, status="failed", error=f"{type(error).__name__}: {error}")
         raise
-    run.record(status="finished", finished=_now().isoformat(), seconds=time.perf_counter() - begun)
+    _close(run, meter, status="finished", finished=_now().isoformat())
+
+
+def _close(run: Run, meter: Meter, **fields: Any) -> None:
+    run.record(**fields, **meter.fields())
+    (run.path / _SPENT).unlink(missing_ok=True)  # only now: on a full disk it is all that is left
 
 
 def find(spec: str, work: Path, needs: str, fingerprint: str | None) -> Run:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from provenance.energy import grams_per_kwh
 from provenance.errors import UserError
 from provenance.files import read_json
 
@@ -117,7 +118,9 @@ def replayed(cls: type[S], run: Path) -> S:
 def entry(cls: type[S], main: Callable[[S], Any]) -> None:
     """Run an entry script: parse, call `main`, turn what the user can mend into one line and exit code 2."""
     try:
-        main(parse(cls, description=main.__doc__))
+        settings = parse(cls, description=main.__doc__)
+        grams_per_kwh()  # wrong, it is refused now, not by the first run after an hour of packing
+        main(settings)
     except UserError as error:
         sys.exit(_complain(str(error)))
     except OSError as error:
