@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import experiments.encode
 from autoencoders.encode import encode_autoencoder
 from autoencoders.training import AutoencoderTraining
 from encoders.classifier import ClassifierTraining
-from encoders.encode import encode_classifier
+from encoders.encode import Encoder, encode_classifier
 from encoders.parts import Parts
 from experiments.encode import Settings, main
 from particles.latents import Latents, read_latents
@@ -256,3 +257,53 @@ def test_an_address_that_came_with_the_run_does_not_bind_a_local_resume(core: Pa
     (run.path / "config.json").write_text(json.dumps(config))
     where = EngineSettings(engine="local", address="10.0.0.1:6379")
     assert main(Settings(resume=run.path, where=where)).path == run.path
+
+
+def dies_at_its_second_part_once(mark: Path, load: Callable[[], Encoder]) -> Encoder:
+    """An encoder whose process is killed in the middle of its second part, the first time that this happens."""
+    encoder, seen = load(), []
+
+    def encode(x: torch.Tensor) -> tuple[torch.Tensor, pd.DataFrame]:
+        seen.append(len(x))
+        if len(seen) == 2 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return encoder.encode(x)
+
+    return replace(encoder, encode=encode)
+
+
+@pytest.mark.ray
+def test_a_cluster_that_loses_a_worker_writes_the_same_bytes(
+    core: Path, work: Path, two_nodes: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    finished(vae(), work)
+    alone = bytes_of(main(settings_for(core, work)))
+    mark, loader = tmp_path / "killed", experiments.encode._loader
+    dying = partial(dies_at_its_second_part_once, mark)
+    monkeypatch.setattr(experiments.encode, "_loader", lambda model, seed: partial(dying, loader(model, seed)))
+    run = main(settings_for(core, work, where=EngineSettings("ray", two_nodes.address)))
+    assert mark.exists()
+    assert bytes_of(run) == alone
+    assert sorted(p.name for p in run.path.iterdir()) == ["config.json", "index.parquet", "run.json", "z.npy"]
+
+
+@pytest.mark.ray
+def test_a_shard_that_a_cluster_does_not_find_is_named_and_the_rest_can_be_done_here(
+    core: Path, work: Path, two_nodes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(vae(), work)
+    with monkeypatch.context() as patch:
+        there = experiments.encode.encode_in_parts
+
+        def loses_a_shard(*args: Any) -> None:
+            (core / "pixels" / "00004.npy").rename(core / "elsewhere.npy")
+            there(*args)
+
+        patch.setattr(experiments.encode, "encode_in_parts", loses_a_shard)
+        with pytest.raises(UserError, match=r"00004\.npy: packed pixels cannot be read"):
+            main(settings_for(core, work, where=EngineSettings("ray", two_nodes.address)))
+    (core / "elsewhere.npy").rename(core / "pixels" / "00004.npy")
+    (path,) = (p.parent for p in work.glob("runs/vae/*/parts"))
+    run = main(Settings(resume=path, where=EngineSettings(workers=1)))
+    assert bytes_of(run) == bytes_of(main(settings_for(core, work)))
