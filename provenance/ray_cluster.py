@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from provenance.errors import UserError
 TRIES = 3
 """How often a part may end the process that does it; a lost node or a killed process is no fault of the part."""
 ANSWER_WITHIN_S = 10.0
+PATIENCE_S = 300.0
 
 
 def on_ray(
@@ -73,7 +75,7 @@ def _crew(
 
     doing: dict[Any, tuple[Any, int | None]] = dict(begin() for _ in range(n))
     while todo or any(part is not None for _, part in doing.values()):
-        (ready,), _ = ray.wait(list(doing))
+        ready = _first(ray, list(doing), f"waiting for one of {n} workers: is the cluster busy, or are its nodes gone?")
         worker, part = doing.pop(ready)
         try:
             count = ray.get(ready)
@@ -93,6 +95,16 @@ def _crew(
         if todo:
             part = todo.popleft()
             doing[worker.do.remote(part)] = (worker, part)
+
+
+def _first(ray: Any, answers: list[Any], note: str) -> Any:
+    """The first answer that comes; where there is none for long, a note, once: a bar that stands still says nothing."""
+    for patience in (PATIENCE_S, None):
+        ready, _ = ray.wait(answers, timeout=patience)
+        if ready:
+            break
+        print(note, file=sys.stderr)
+    return ready[0]
 
 
 def _ended(part: int | None, error: Exception) -> str:
