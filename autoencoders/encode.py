@@ -1,12 +1,16 @@
 """Trained model + particle set -> latents with per-row losses. Deterministic, batch by batch, in the set's order."""
 
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import torch
 
-from autoencoders.models import Autoencoder, Posterior
+from autoencoders.models import Autoencoder, Kind, Posterior
+from autoencoders.training import load_autoencoder
 from encoders.arithmetic import Precision
-from encoders.encode import batches, device_of, index_of, inference
+from encoders.encode import Encoder, device_of, in_one_go, inference
 from particles.latents import Latents
 from particles.sets import ParticleSet
 
@@ -27,17 +31,28 @@ def encode_autoencoder(model: Autoencoder, particles: ParticleSet, seed: int, pr
         Latents with z (N, D), and index columns `reconstruction` (at z itself), and for variational kinds `kl` and
         `neg_elbo` (means over `ELBO_DRAWS` draws).
     """
+    return in_one_go(_encoder(model, seed), particles, f"encoding, {model.kind}", precision)
+
+
+def autoencoder_encoder(checkpoint: Path, kind: Kind, seed: int) -> Encoder:
+    """A trained autoencoder, ready to encode; `seed` is of the noise.
+
+    Raises:
+        UserError: not a checkpoint of this kind, or of another architecture.
+    """
+    return _encoder(load_autoencoder(checkpoint, kind).net, seed)
+
+
+def _encoder(model: Autoencoder, seed: int) -> Encoder:
     latent_dim = model.mu_head.out_features
     noise = torch.randn(ELBO_DRAWS, latent_dim, generator=torch.Generator().manual_seed(seed))
-    z, losses = [], []
-    with inference(model, precision), torch.inference_mode():
-        noise = noise.to(device_of(model))
-        for x in batches(particles, f"encoding, {model.kind}", device_of(model)):
-            q = model.posterior(x)
-            mean = model.encode_posterior(q)
-            z.append(mean.cpu().numpy())
-            losses.append(_row_losses(model, x, q, mean, noise))
-    return Latents(np.concatenate(z), pd.concat([index_of(particles), pd.concat(losses, ignore_index=True)], axis=1))
+    return Encoder(model, partial(_judged, model, noise))
+
+
+def _judged(model: Autoencoder, noise: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, pd.DataFrame]:
+    q = model.posterior(x)
+    mean = model.encode_posterior(q)
+    return mean, _row_losses(model, x, q, mean, noise.to(x.device))
 
 
 def reconstruct(model: Autoencoder, images: torch.Tensor) -> np.ndarray:

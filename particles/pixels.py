@@ -1,6 +1,7 @@
 """Pixels: crop -> square uint8 image, and the memory-mapped store of packed images."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -12,6 +13,9 @@ from provenance.files import replacing
 
 Fit = Literal["keep", "squash", "native"]
 FITS: tuple[str, ...] = get_args(Fit)
+
+OPEN_SHARDS = 512
+"""Shards that a store keeps open: each holds a file, of which a process may often have but 1024."""
 
 MEAN_CORRECTED_BACKGROUND = 128
 """Grey level that mean correction puts every crop's background at: mid-grey leaves room on both sides."""
@@ -82,8 +86,9 @@ class PixelStore:
         Raises:
             UserError: a file is missing or cut.
         """
-        self._shards = [_opened(path) for path in shards]
-        self._starts = np.cumsum([0] + [len(shard) for shard in self._shards])
+        self.paths = tuple(shards)
+        self._shard = lru_cache(maxsize=OPEN_SHARDS)(_opened)
+        self._starts = np.cumsum([0] + [len(self._shard(path)) for path in shards])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -91,7 +96,7 @@ class PixelStore:
     @property
     def size(self) -> int:
         """Side S in px."""
-        return int(self._shards[0].shape[1])
+        return int(self._shard(self.paths[0]).shape[1])
 
     def __getitem__(self, rows: np.ndarray | Sequence[int]) -> np.ndarray:
         """Gather rows in the order asked: (n,) int -> (n, S, S) uint8, a copy in memory."""
@@ -100,5 +105,5 @@ class PixelStore:
         shard_of = np.searchsorted(self._starts, wanted, side="right") - 1
         for shard in np.unique(shard_of):
             here = np.flatnonzero(shard_of == shard)
-            out[here] = self._shards[shard][wanted[here] - self._starts[shard]]
+            out[here] = self._shard(self.paths[shard])[wanted[here] - self._starts[shard]]
         return out

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +15,11 @@ from provenance.errors import UserError
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a name beside `path` to write to; rename it over `path` only if the block succeeds.
 
-    The temporary name keeps the suffix, because writers such as matplotlib choose the format by it.
+    The temporary name keeps the suffix, because writers such as matplotlib choose the format by it. A part of it is
+    random: on a file system that several machines share, a process number does not tell two writers apart.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    beside = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
     try:
         yield beside
         os.replace(beside, path)

@@ -129,8 +129,8 @@ def entry(cls: type[S], main: Callable[[S], Any]) -> None:
         sys.exit(_complain(f"{error.filename or 'while writing'}: {error.strerror or error}; {way_out}"))
     except KeyboardInterrupt:
         print(
-            "stopped; what is finished is kept: packing and downloads go on with the same command, a training with "
-            "--resume RUN",
+            "stopped; what is finished is kept: packing and downloads go on with the same command, a training "
+            "and an encoding with --resume RUN",
             file=sys.stderr,
         )
         sys.exit(130)

@@ -1,8 +1,11 @@
 """What all tests share: where the data lies, a work folder of their own, small folders of crops."""
 
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +42,11 @@ NEEDS = {"mnist": _lacks_mnist, "real": _lacks_real}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs data that is not there, and say which data."""
+    """Skip what needs data or a library that is not there, and say which."""
+    if find_spec("ray") is None:
+        for item in items:
+            if item.get_closest_marker("ray"):
+                item.add_marker(pytest.mark.skip(reason="ray: Ray is not installed (pip install 'ray[data]>=2.40')"))
     root = _root()
     for marker, lacks in NEEDS.items():
         reason = "NUNATAK_DATA is not set" if root is None else lacks(root)
@@ -64,6 +71,21 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "work"
     monkeypatch.setenv("NUNATAK_WORK", str(folder))
     return folder
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[Any]:
+    """A real Ray cluster of two nodes on this machine, one CPU each; for tests marked `ray`."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))  # workers import what tests import
+        node = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+        cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+        cluster.second = cluster.add_node(**node)
+        yield cluster
+        cluster.shutdown()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Crop -> square, and the store of squares."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -113,10 +114,21 @@ def test_the_store_knows_its_size_and_refuses_other_rows(shards: tuple[PixelStor
 
 def test_the_store_maps_files_and_hands_out_copies(shards: tuple[PixelStore, np.ndarray]) -> None:
     store, everything = shards
-    assert all(isinstance(shard, np.memmap) for shard in store._shards)
+    assert all(isinstance(shard, np.memmap) for shard in map(store._shard, store.paths))
     batch = store[[0, 1]]
     batch[:] = 0
     np.testing.assert_array_equal(store[[0, 1]], everything[:2])
+
+
+def test_more_shards_than_may_be_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("particles.pixels.OPEN_SHARDS", 2)
+    paths = [tmp_path / f"{n}.npy" for n in range(6)]
+    for n, path in enumerate(paths):
+        write_shard(path, np.full((2, 3, 3), n, np.uint8))
+    opened = len(os.listdir("/proc/self/fd"))
+    store = PixelStore(paths)
+    assert store[[11, 0, 5, 7, 1]][:, 0, 0].tolist() == [5, 0, 2, 3, 0]
+    assert len(os.listdir("/proc/self/fd")) <= opened + 2
 
 
 @pytest.mark.parametrize("left", [0, 50, -1, None])
