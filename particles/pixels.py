@@ -82,8 +82,13 @@ class PixelStore:
         Raises:
             UserError: a file is missing or cut.
         """
+        self._paths = list(shards)
         self._shards = [_opened(path) for path in shards]
         self._starts = np.cumsum([0] + [len(shard) for shard in self._shards])
+
+    def __reduce__(self) -> tuple[type["PixelStore"], tuple[list[Path]]]:
+        # another process maps the same files; numpy would send what is in them
+        return PixelStore, (self._paths,)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
