@@ -21,6 +21,7 @@ from autoencoders.troubles import (
     overfitted,
     redrawn_worse,
 )
+from encoders import ranks
 from encoders.encode import BATCH, device_of, inference
 from particles.loader import as_input, in_batches
 from particles.pixels import PixelStore
@@ -87,7 +88,7 @@ class Watch(Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Before the first step, and before there is a progress bar to garble."""
-        if not trainer.is_global_zero:
+        if not ranks.first():
             return
         if trainer.ckpt_path:  # resumed: what was wrong at the start has been told and kept
             self._recall()
@@ -99,7 +100,7 @@ class Watch(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Read the curves; kept, not said, because the progress bar is there."""
-        if not trainer.is_global_zero:
+        if not ranks.first():
             return
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.loss = logged["train_loss"]
@@ -115,7 +116,8 @@ class Watch(Callback):
         """Look at the model that is kept, that of the best epoch; to be called when training is over."""
         if not all(bool(part.isfinite().all()) for part in net.parameters()):
             return  # of numbers that are none, there is nothing to say but what the last epoch has said
-        self._recall()  # what was watched in another process
+        if not self.numbers:  # another process has watched
+            self._recall()
         sights = {group: look(net, self.pixels, rows[:COMPARED]) for group, rows in self.chosen.items() if len(rows)}
         lines = [diverged(self.loss), self._drowned(net)]
         if net.kind != "ae":

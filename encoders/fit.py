@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 
+from encoders import ranks
 from encoders.arithmetic import Precision, keep_memory, resolve_precision
 from encoders.launch import STRATEGIES, check_devices, together, trainer_options
 from particles.loader import Augment, ParticleData, PixelData, resolve_augment
@@ -174,7 +175,7 @@ class Curves(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the epoch's row; rows of an epoch that is run again after a kill are replaced."""
-        if not trainer.is_global_zero:
+        if not ranks.first():
             return
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         row = {"epoch": trainer.current_epoch, **values, "seconds": time.perf_counter() - self.begun}
@@ -239,7 +240,7 @@ def _train(
         raise KeyboardInterrupt from stop
     finally:
         torch.set_flush_denormal(False)
-    if trainer.is_global_zero:
+    if ranks.first():
         run.record(device=str(trainer.strategy.root_device), precision=str(trainer.precision))
 
 

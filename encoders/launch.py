@@ -34,6 +34,7 @@ STRATEGIES = ("auto", "ddp")
 """auto is ddp where there is more than one process; models of 50 MB gain nothing from being split up."""
 
 _START = "forkserver"
+_HEAVY = "encoders.pretrain"  # a module that imports what takes long, once for all processes
 _PATIENCE = timedelta(days=30)  # how long those who wait for the first process let it pack, encode and draw
 
 
@@ -168,9 +169,9 @@ def _serve() -> None:
 
 
 def _spawned(task: Callable[..., None], args: tuple[Any, ...], devices: int) -> None:
-    # Not fork: neither CUDA nor OpenMP survives it. Not spawn: every process of every training would import anew.
+    # Not fork: neither CUDA nor OpenMP survives it. Not spawn: every process of every training would import torch anew.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # or each of them says that DDP looks for unused parameters
-    multiprocessing.get_context(_START).set_forkserver_preload([task.__module__])
+    multiprocessing.get_context(_START).set_forkserver_preload([_HEAVY])
     with TemporaryDirectory() as folder:
         started = multiprocessing.start_processes(
             _take_part, (devices, Path(folder) / "meeting", task, args), devices, join=False, daemon=True,

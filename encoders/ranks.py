@@ -17,6 +17,11 @@ def world() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def first() -> bool:
+    """Whether this process is the one that writes."""
+    return world() == 1 or dist.get_rank() == 0
+
+
 class _Total(torch.autograd.Function):
     """Sum over processes, whose gradient is the sum over processes again."""
 

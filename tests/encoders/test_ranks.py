@@ -75,3 +75,12 @@ def test_parts_of_a_batch_teach_what_the_whole_teaches(tmp_path: Path) -> None:
                 assert part[name] == pytest.approx(value, rel=1e-12)
             else:
                 torch.testing.assert_close(part[name], value, rtol=1e-9, atol=1e-12)
+
+
+def fails(folder: Path) -> None:
+    raise ArithmeticError(folder.name)
+
+
+def test_what_goes_wrong_in_another_process_is_seen(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match=rf"(?s)in fails.*ArithmeticError: {tmp_path.name}"):
+        together(fails, (tmp_path,), devices=2, num_nodes=1)
