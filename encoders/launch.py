@@ -60,7 +60,7 @@ def check_devices(devices: int, num_nodes: int) -> None:
     Raises:
         UserError: more than there are, several nodes without a launcher, or a launcher that started another number.
     """
-    gpus, cores = torch.cuda.device_count(), len(os.sched_getaffinity(0))
+    gpus, cores = torch.cuda.device_count(), _cores()
     there, kind = (gpus, "GPU(s)") if gpus else (cores, "CPU core(s) and no GPU")
     if devices > max(1, there):
         raise UserError(f"--devices {devices}: this machine has {there} {kind}; give at most {there}")
@@ -130,6 +130,11 @@ def led(main: Callable[[S], Any]) -> Callable[[S], Any]:
         return done
 
     return leading
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells (a batch system may lend few of many)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _backend() -> str:

@@ -126,18 +126,20 @@ class ParticleData(L.LightningDataModule):
         """Shuffled by seed and epoch; a last batch of one is dropped, because batch norm cannot take it."""
         sampler = EpochSampler(len(self.train), self.seed)
         drop = len(self.train) > self.batch_size and len(self.train) % self.batch_size == 1
-        return self._loader(self.train, BatchSampler(sampler, self.batch_size, drop))
+        return self._loader(self.train, sampler, drop)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """In the order of the rows."""
-        return self._loader(self.val, BatchSampler(SequentialSampler(self.val), self.batch_size, drop_last=False))
+        return self._loader(self.val, SequentialSampler(self.val), drop=False)
 
-    def _loader(self, rows: PixelData, batches: BatchSampler) -> DataLoader[Batch]:
-        mine: Any = batches
-        if self.trainer is not None and self.trainer.world_size > 1:
-            mine = Parts(batches, self.trainer.global_rank, self.trainer.world_size)
+    def _loader(self, rows: PixelData, sampler: Sampler[int], drop: bool) -> DataLoader[Batch]:
         # a generator of its own: making an iterator must not draw from the state that a resumed run has to repeat
-        return DataLoader(rows, batch_sampler=mine, collate_fn=_as_is, generator=torch.Generator())
+        own: dict[str, Any] = {"collate_fn": _as_is, "generator": torch.Generator()}
+        if self.trainer is None or self.trainer.world_size == 1:
+            return DataLoader(rows, self.batch_size, sampler=sampler, drop_last=drop, **own)
+        batches: Any = BatchSampler(sampler, self.batch_size, drop)
+        parts: Any = Parts(batches, self.trainer.global_rank, self.trainer.world_size)
+        return DataLoader(rows, batch_sampler=parts, **own)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment training batches where they are used, on the device; `clean` keeps what was not yet augmented."""
@@ -210,6 +212,8 @@ def _columns_flipped(x: torch.Tensor) -> torch.Tensor:
 
 def affine(x: torch.Tensor, mine: torch.Tensor | None = None) -> torch.Tensor:
     """A small random rotation, shear, zoom and shift of each image, bilinear, edges repeated: (B, 1, S, S)."""
+    if len(x) == 0:  # a part of a batch may be; torch makes no grid of nothing
+        return x
     angle, shear, zoom = (_uniform(x, top, mine) for top in (np.deg2rad(_ROTATION_DEG), _SHEAR, _ZOOM))
     shift = torch.stack([_uniform(x, 2 * _SHIFT, mine), _uniform(x, 2 * _SHIFT, mine)], dim=1)
     cos, sin, grow = angle.cos(), angle.sin(), 1 + zoom

@@ -25,7 +25,8 @@ from provenance.errors import UserError
 from provenance.run import Run, RunSettings
 
 DATA = DataSettings(n_per_class=8, n_core=41, n_per_kind=1, pack=PackSettings(size=16, scalars=False))
-FIT = FitSettings(epochs=2, batch_size=17, precision="32", augment="affine")
+# 75 rows to learn from and 12 to judge by: odd batches, and a last one in which one of two processes has no row
+FIT = FitSettings(epochs=2, batch_size=11, precision="32", augment="affine")
 HOW = AutoencoderSettings(latent_dim=4, kl_warmup=1.0, from_scratch=True, fit=FIT)
 TWO = replace(HOW, fit=replace(FIT, devices=2))
 
@@ -42,7 +43,7 @@ class Killing(Watch):
 def tiny() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("autoencoders.models.ResNet18Trunk", TinyTrunk)
-        patch.setattr("encoders.launch.os.sched_getaffinity", lambda _: {0, 1}, raising=False)
+        patch.setattr("encoders.launch._cores", lambda: 2)
         yield
 
 
@@ -82,6 +83,7 @@ def assert_close(one: Run, other: Run) -> None:
     """To what float32 keeps: batches are summed in another order."""
     a, b = (np.load(run.path / "z.npy").astype(np.float64) for run in (one, other))
     cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    print(cosines.min(), (curves(one) / curves(other)).to_string())
     assert cosines.min() > 0.9999  # measured: 0.99999
     pd.testing.assert_frame_equal(curves(one), curves(other), rtol=0.01, atol=0.001)  # measured: 0.0012 of val_kl
 
