@@ -23,7 +23,7 @@ def gaussian_nll(x: torch.Tensor, logits: torch.Tensor, log_sigma: torch.Tensor)
         (B,) nats; a density, so it may be negative.
     """
     squared = (x - torch.sigmoid(logits)).square().flatten(1).sum(1)
-    pixels = x[0].numel()
+    pixels = x.shape[1:].numel()
     return 0.5 * squared * torch.exp(-2 * log_sigma) + pixels * (log_sigma + 0.5 * math.log(2 * math.pi))
 
 

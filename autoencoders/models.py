@@ -19,6 +19,7 @@ from autoencoders.losses import (
     standard_normal_log_prob,
 )
 from encoders.resnet import FEATURES, ResNet18Trunk
+from particles.loader import drawn
 
 Kind = Literal["ae", "vae", "planar-vae"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -108,15 +109,17 @@ class Autoencoder(nn.Module):
         z_k, log_det = self._flowed(z, q)
         return z_k, normal_log_prob(z, q.mu, q.logvar) - log_det - standard_normal_log_prob(z_k)
 
-    def losses(self, x: torch.Tensor, target: torch.Tensor | None = None) -> Losses:
+    def losses(self, x: torch.Tensor, target: torch.Tensor | None = None, mine: torch.Tensor | None = None) -> Losses:
         """One draw of the negative ELBO's two parts for a batch.
 
         Args:
             x: (B, 1, S, S), what is encoded.
             target: (B, 1, S, S), what is to be reconstructed; None for `x` itself.
+            mine: (N,) bool, where these are a part of a batch of N.
         """
         q = self.posterior(x)
-        z, kl = self.sample(q, torch.randn_like(q.mu))
+        noise = drawn(lambda n: torch.randn(n, q.mu.shape[1], device=q.mu.device), len(x), mine)
+        z, kl = self.sample(q, noise)
         per_dim = torch.zeros_like(q.mu) if self.kind == "ae" else gaussian_kl_per_dim(q.mu, q.logvar)
         return Losses(self.reconstruction(x if target is None else target, self.decoder(z)), kl, per_dim, q.mu)
 

@@ -8,6 +8,7 @@ import torch
 
 from autoencoders.losses import Likelihood, active_units, kl_weight
 from autoencoders.models import Autoencoder, Kind, Losses
+from encoders import ranks
 from encoders.fit import one_cycle, read_checkpoint
 from particles.loader import Batch
 from provenance.errors import UserError
@@ -50,30 +51,31 @@ class AutoencoderTraining(L.LightningModule):
         """Mean of reconstruction + weighted KL over a batch, nats per image."""
         steps_per_epoch = max(1, int(self.trainer.num_training_batches))
         weight = kl_weight(self.trainer.global_step / steps_per_epoch, self.kl_warmup)
-        losses = self.net.losses(batch["x"], batch["clean"] if self.denoise else None)
+        losses = self.net.losses(batch["x"], batch["clean"] if self.denoise else None, batch.get("mine"))
         self._log("train", losses)
-        self.log("kl_weight", weight, on_step=False, on_epoch=True)
-        return (losses.reconstruction + weight * losses.kl).mean()
+        n = ranks.rows(len(losses.mu))
+        self.log("kl_weight", weight, on_step=False, on_epoch=True, batch_size=n)
+        return ranks.mean(losses.reconstruction + weight * losses.kl)
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """The negative ELBO with full KL, and what each latent dimension carries."""
-        losses = self.net.losses(batch["x"])
+        losses = self.net.losses(batch["x"], mine=batch.get("mine"))
         self._log("val", losses)
         if self.net.kind != "ae":
-            per_dim = {f"kl_dim_{d:02d}": kl for d, kl in enumerate(losses.kl_per_dim.mean(0))}
-            self.log_dict(per_dim, batch_size=len(losses.mu))
+            per_dim = {f"kl_dim_{d:02d}": kl for d, kl in enumerate(ranks.mean(losses.kl_per_dim))}
+            self.log_dict(per_dim, batch_size=ranks.rows(len(losses.mu)))
         self._mus.append(losses.mu)
 
     def on_validation_epoch_end(self) -> None:
         """Active units over the validation split."""
-        self.log("active_units", float(active_units(torch.cat(self._mus))))
+        self.log("active_units", float(active_units(ranks.gathered(torch.cat(self._mus)))))
         self._mus.clear()
 
     def _log(self, split: str, losses: Losses) -> None:
-        parts = {"reconstruction": losses.reconstruction, "kl": losses.kl}
-        values = {f"{split}_{name}": value.mean() for name, value in parts.items()}
-        values[f"{split}_loss"] = (losses.reconstruction + losses.kl).mean()
-        self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(losses.mu))
+        parts = {"reconstruction": losses.reconstruction, "kl": losses.kl, "loss": losses.reconstruction + losses.kl}
+        values = {f"{split}_{name}": ranks.mean(value.detach()) for name, value in parts.items()}
+        n = ranks.rows(len(losses.mu))
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=n)
 
     def configure_optimizers(self) -> Any:
         """AdamW and one learning-rate cycle; sigma has to fall from 0.2 to what is left over within few epochs."""

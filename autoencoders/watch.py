@@ -21,6 +21,7 @@ from autoencoders.troubles import (
     overfitted,
     redrawn_worse,
 )
+from encoders import ranks
 from encoders.encode import BATCH, device_of, inference
 from particles.loader import as_input, in_batches
 from particles.pixels import PixelStore
@@ -87,12 +88,10 @@ class Watch(Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Before the first step, and before there is a progress bar to garble."""
+        if not ranks.first():
+            return
         if trainer.ckpt_path:  # resumed: what was wrong at the start has been told and kept
-            before = self.run.info
-            self.at_start = [one for one in before.get("troubles", []) if one["when"] == "start"]
-            self.numbers = before.get("watched", {})
-            loss = self.numbers.get("train_loss", 0.0)
-            self.loss = math.nan if loss is None else loss
+            self._recall()
             return
         net = pl_module.net
         assert isinstance(net, Autoencoder)
@@ -101,6 +100,8 @@ class Watch(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Read the curves; kept, not said, because the progress bar is there."""
+        if not ranks.first():
+            return
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.loss = logged["train_loss"]
         self._note(train_loss=self.loss)
@@ -115,6 +116,8 @@ class Watch(Callback):
         """Look at the model that is kept, that of the best epoch; to be called when training is over."""
         if not all(bool(part.isfinite().all()) for part in net.parameters()):
             return  # of numbers that are none, there is nothing to say but what the last epoch has said
+        if not self.numbers:  # another process has watched
+            self._recall()
         sights = {group: look(net, self.pixels, rows[:COMPARED]) for group, rows in self.chosen.items() if len(rows)}
         lines = [diverged(self.loss), self._drowned(net)]
         if net.kind != "ae":
@@ -132,6 +135,14 @@ class Watch(Callback):
                 lines.append(overfitted(seen, unseen, role, self.core_too))
         self._keep("end", lines)
         self._tell(net.kind, "end")
+
+    def _recall(self) -> None:
+        """What run.json keeps."""
+        kept = self.run.info
+        self.at_start = [one for one in kept.get("troubles", []) if one["when"] == "start"]
+        self.numbers = kept.get("watched", {})
+        loss = self.numbers.get("train_loss", 0.0)
+        self.loss = math.nan if loss is None else loss
 
     def _before(self, net: Autoencoder) -> list[str | None]:
         if net.kind == "ae":

@@ -7,8 +7,8 @@ from typing import Any
 import lightning as L
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
+from encoders import ranks
 from encoders.fit import one_cycle, read_checkpoint
 from encoders.resnet import FEATURES, ResNet18Trunk
 from particles.loader import Batch
@@ -69,8 +69,9 @@ class ClassifierTraining(L.LightningModule):
         features = self.net.trunk(batch["x"])
         loss = self._classify(features, batch["y"], "train")
         if self.net.measure is not None:
-            error = (self.net.measure(features).float() - batch["measures"]).square().mean()
-            self.log("train_measure_error", error, on_step=False, on_epoch=True, batch_size=len(features))
+            error = ranks.mean((self.net.measure(features).float() - batch["measures"]).square().flatten())
+            n = ranks.rows(len(features))
+            self.log("train_measure_error", error, on_step=False, on_epoch=True, batch_size=n)
             loss = loss + MEASURE_WEIGHT * error
         return loss
 
@@ -80,12 +81,12 @@ class ClassifierTraining(L.LightningModule):
 
     def _classify(self, features: torch.Tensor, y: torch.Tensor, split: str) -> torch.Tensor:
         labeled = y >= 0
-        n = int(labeled.sum())
+        n = ranks.rows(int(labeled.sum()))
         if n == 0:  # a batch of core particles alone
             return features.sum() * 0.0
         logits = self.net.head(features[labeled]).float()
-        loss = cross_entropy(logits, y[labeled], weight=self.weights)
-        correct = (logits.argmax(dim=1) == y[labeled]).float().mean()
+        loss = ranks.mean_cross_entropy(logits, y[labeled], self.weights)
+        correct = ranks.mean((logits.argmax(dim=1) == y[labeled]).float())
         values = {f"{split}_loss": loss, f"{split}_accuracy": correct}
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=n)
         return loss

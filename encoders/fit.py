@@ -17,7 +17,9 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 
+from encoders import ranks
 from encoders.arithmetic import Precision, keep_memory, resolve_precision
+from encoders.launch import STRATEGIES, check_devices, together, trainer_options
 from particles.loader import Augment, ParticleData, PixelData, resolve_augment
 from particles.sets import ParticleSet
 from provenance.errors import UserError
@@ -34,22 +36,33 @@ class FitSettings:
     epochs: int = 8
     """Passes over the training rows."""
     batch_size: int = 64
-    """Images a step."""
+    """Images a step, of all processes together."""
     lr: float = 1e-3
     """Peak learning rate of AdamW's one cycle."""
     augment: Augment = "auto"
     """auto: the square's eight symmetries for particles, small affine jitter for digits."""
     precision: Precision = "auto"
     """auto: bf16 where the processor has instructions for it, float32 elsewhere; latents are always float32."""
+    devices: int = 1
+    """Processes on each node that train together, one for each GPU, or CPU processes where there is none."""
+    num_nodes: int = 1
+    """Nodes; more than one are started with torchrun or srun."""
+    strategy: str = "auto"
+    """How they share the work: ddp, each a part of every batch; auto is ddp where there are several."""
     resume: Path | None = None
     """Folder of a killed run to go on with, with the settings it was started with."""
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 2)):
+        for name, least in (("epochs", 1), ("batch_size", 2), ("devices", 1), ("num_nodes", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: give at least {least}")
         if not 0 < self.lr < float("inf"):
             raise UserError(f"--lr {self.lr}: give a number above 0")
+        if self.strategy not in STRATEGIES:
+            raise UserError(f"--strategy {self.strategy}: there are {', '.join(STRATEGIES)}")
+        if self.batch_size < self.devices * self.num_nodes:
+            raise UserError(f"--batch-size {self.batch_size} cannot be shared by {self.devices * self.num_nodes} "
+                            "processes: give each at least one image")  # fmt: skip
 
 
 def open_run(
@@ -63,8 +76,9 @@ def open_run(
     """A new run, or the one that `--resume` names.
 
     Raises:
-        UserError: the run to resume is of another kind or saw other data.
+        UserError: the run to resume is of another kind or saw other data, or there are not as many devices as asked.
     """
+    check_devices(how.devices, how.num_nodes)
     if how.resume is None:
         return started(kind, settings, common, particles.identity, parents)
     run = Run(how.resume.resolve())
@@ -161,6 +175,8 @@ class Curves(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the epoch's row; rows of an epoch that is run again after a kill are replaced."""
+        if not ranks.first():
+            return
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         row = {"epoch": trainer.current_epoch, **values, "seconds": time.perf_counter() - self.begun}
         old = pd.read_csv(self.path) if self.path.exists() else pd.DataFrame({"epoch": []})
@@ -182,8 +198,24 @@ def fit(
         settings: how to train; if it resumes, `run` is the resumed run.
         seed: seed of every random choice.
         monitor: validation value that decides which epoch is best; lower is better.
-        watching: what else looks on; it must not draw from the global random state.
+        watching: what else looks on; it must not draw from the global random state. Where other processes train, it
+            is theirs that looks.
+
+    Raises:
+        UserError: one of several processes was killed.
     """
+    before = run.path / "last.ckpt"
+    start = before if settings.resume and before.exists() else None
+    together(_train, (model, data, run, settings, seed, monitor, watching, start), settings.devices, settings.num_nodes)
+    model.load_state_dict(torch.load(run.path / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"])
+    model.eval()
+
+
+def _train(
+    model: L.LightningModule, data: ParticleData, run: Run, settings: FitSettings, seed: int, monitor: str,
+    watching: Sequence[Callback], start: Path | None,
+) -> None:  # fmt: skip
+    """`fit` in one process, alone or with others, from the checkpoint `start`."""
     _quiet_lightning()
     keep_memory()
     # two of them, because save_last writes only when the best one is written too
@@ -194,23 +226,22 @@ def fit(
         for name, by in (("best", monitor), ("last", None))
     )
     trainer = L.Trainer(
-        max_epochs=settings.epochs, devices=1, logger=False, deterministic=True, enable_model_summary=False,
+        max_epochs=settings.epochs, logger=False, deterministic=True, enable_model_summary=False,
         precision=resolve_precision(settings.precision), default_root_dir=run.path, num_sanity_val_steps=0,
         callbacks=[
             best, last, Curves(run.path / "metrics.csv"), SeedEachStep(seed), RichProgressBar(leave=False), *watching,
         ],
+        **trainer_options(settings.devices, settings.num_nodes),
     )  # fmt: skip
-    run.record(device=str(trainer.strategy.root_device), precision=str(trainer.precision))
-    before = run.path / "last.ckpt"
+    if ranks.first():
+        run.record(device=str(trainer.strategy.root_device), precision=str(trainer.precision))
     torch.set_flush_denormal(True)  # numbers too small to matter cost a CPU a hundred times more than zero
     try:
-        trainer.fit(model, data, ckpt_path=before if settings.resume and before.exists() else None, weights_only=True)
+        trainer.fit(model, data, ckpt_path=start, weights_only=True)
     except SystemExit as stop:  # Lightning's answer to Ctrl-C; ours is said in one place for all scripts
         raise KeyboardInterrupt from stop
     finally:
         torch.set_flush_denormal(False)
-    model.load_state_dict(torch.load(run.path / "best.ckpt", weights_only=True, map_location="cpu")["state_dict"])
-    model.eval()
 
 
 def _quiet_lightning() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from sklearn.preprocessing import StandardScaler
 from torch import nn
-from torch.nn.functional import cross_entropy
 
+from encoders import ranks
 from encoders.fit import one_cycle, read_checkpoint
 from encoders.resnet import FEATURES, ResNet18Trunk
 from particles.loader import Batch
@@ -149,10 +149,10 @@ class TwoBranchTraining(L.LightningModule):
 
     def _classify(self, batch: Batch, split: str) -> torch.Tensor:
         logits = self.net(batch["x"], batch["measures"])[1].float()
-        loss = cross_entropy(logits, batch["y"], weight=self.weights)
-        correct = (logits.argmax(dim=1) == batch["y"]).float().mean()
+        loss = ranks.mean_cross_entropy(logits, batch["y"], self.weights)
+        correct = ranks.mean((logits.argmax(dim=1) == batch["y"]).float())
         values = {f"{split}_loss": loss, f"{split}_accuracy": correct}
-        self.log_dict(values, on_step=False, on_epoch=True, batch_size=len(logits))
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=ranks.rows(len(logits)))
         return loss
 
     def configure_optimizers(self) -> Any:

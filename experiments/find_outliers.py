@@ -10,6 +10,7 @@ from autoencoders.chain import ChainSettings, train_models
 from autoencoders.train import AutoencoderSettings
 from clustering.run import ClusteringSettings, run_clustering
 from encoders.fit import FitSettings
+from encoders.launch import led
 from figures.draw import draw_all
 from particles.sets import DataSettings, ParticleSet, open_set
 from provenance.files import write_json
@@ -83,4 +84,4 @@ def summary(
 
 
 if __name__ == "__main__":
-    entry(Settings, main)
+    entry(Settings, led(main))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from encoders.fit import FitSettings
+from encoders.launch import led
 from encoders.pretrain import ClassifierSettings, pretrain
 from particles.sets import DataSettings, open_set
 from provenance.progress import show_table
@@ -34,4 +35,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    entry(Settings, main)
+    entry(Settings, led(main))

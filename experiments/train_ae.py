@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from autoencoders.train import AutoencoderSettings, train_autoencoder
+from encoders.launch import led
 from particles.sets import DataSettings, open_set
 from provenance.run import RunSettings
 from provenance.settings import entry
@@ -27,4 +28,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    entry(Settings, main)
+    entry(Settings, led(main))

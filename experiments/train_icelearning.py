@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from encoders.fit import FitSettings
+from encoders.launch import led
 from encoders.train_two_branch import TwoBranchSettings, train_two_branch
 from figures.confusion import draw_confusion
 from particles.sets import DataSettings, open_set
@@ -53,4 +54,4 @@ def draw(run: Run, common: RunSettings, name: str) -> str:
 
 
 if __name__ == "__main__":
-    entry(Settings, main)
+    entry(Settings, led(main))

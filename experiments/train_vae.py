@@ -5,6 +5,7 @@ from typing import Literal
 
 from autoencoders.models import Kind
 from autoencoders.train import AutoencoderSettings, train_autoencoder
+from encoders.launch import led
 from particles.sets import DataSettings, open_set
 from provenance.run import RunSettings
 from provenance.settings import entry
@@ -36,4 +37,4 @@ def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    entry(Settings, main)
+    entry(Settings, led(main))

@@ -1,13 +1,13 @@
 """Batches of packed pixels for Lightning: seeded by epoch, augmented as whole batches."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import lightning as L
 import numpy as np
 import torch
 from torch.nn.functional import affine_grid, grid_sample
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 
 from particles.pixels import PixelStore
 
@@ -16,6 +16,14 @@ Batch = dict[str, torch.Tensor]
 
 # The affine jitter of digits: small enough that a 6 stays a 6.
 _ROTATION_DEG, _SHIFT, _ZOOM, _SHEAR = 10.0, 0.08, 0.10, 0.10
+
+
+class Part(NamedTuple):
+    """What one of several processes takes of a batch: its rows, and their place among all of the batch."""
+
+    rows: list[int]
+    start: int
+    whole: int
 
 
 class PixelData(Dataset[Batch]):
@@ -43,14 +51,22 @@ class PixelData(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.positions)
 
-    def __getitems__(self, rows: list[int]) -> Batch:
-        """A batch: `x` (B, 1, S, S) float32 in [0, 1], `y` (B,) int64, `measures` (B, M) float32."""
+    def __getitems__(self, wanted: list[int] | Part) -> Batch:
+        """A batch: `x` (B, 1, S, S) float32 in [0, 1], `y` (B,) int64, `measures` (B, M) float32.
+
+        A part of one has `mine` too, (N,) bool: which of the whole batch's rows these B are.
+        """
+        rows = wanted.rows if isinstance(wanted, Part) else wanted
         images = self.pixels[self.positions[rows]]
-        return {
+        batch = {
             "x": as_input(images),
             "y": torch.from_numpy(np.asarray(self.targets[rows], dtype=np.int64)),
             "measures": torch.from_numpy(self.measures[rows]),
         }
+        if isinstance(wanted, Part):
+            place = torch.arange(wanted.whole) - wanted.start
+            batch["mine"] = (place >= 0) & (place < len(rows))
+        return batch
 
 
 def as_input(images: np.ndarray) -> torch.Tensor:
@@ -76,8 +92,27 @@ class EpochSampler(Sampler[int]):
         return iter(order.tolist())
 
 
+class Parts(Sampler[Part]):
+    """What one process takes of every batch, so that all of them together take the batches of one process.
+
+    Parts differ by one row at most. Of a batch with fewer rows than processes some take none, but all take a part.
+    """
+
+    def __init__(self, batches: BatchSampler, rank: int, world: int) -> None:
+        self.batches, self.rank, self.world = batches, rank, world
+        self.sampler = batches.sampler  # where Lightning looks for one whose epoch it should set
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Part]:
+        for rows in self.batches:
+            start, stop = (len(rows) * r // self.world for r in (self.rank, self.rank + 1))
+            yield Part(rows[start:stop], start, len(rows))
+
+
 class ParticleData(L.LightningDataModule):
-    """Train and validation batches.
+    """Train and validation batches; where several processes train, `batch_size` is that of all together.
 
     No worker processes: gathering a batch from the memory-mapped store costs less than handing it over.
     """
@@ -91,20 +126,26 @@ class ParticleData(L.LightningDataModule):
         """Shuffled by seed and epoch; a last batch of one is dropped, because batch norm cannot take it."""
         sampler = EpochSampler(len(self.train), self.seed)
         drop = len(self.train) > self.batch_size and len(self.train) % self.batch_size == 1
-        # a generator of its own: making an iterator must not draw from the state that a resumed run has to repeat
-        return DataLoader(
-            self.train, self.batch_size, sampler=sampler, drop_last=drop, collate_fn=_as_is, generator=torch.Generator()
-        )
+        return self._loader(self.train, sampler, drop)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """In the order of the rows."""
-        return DataLoader(self.val, self.batch_size, collate_fn=_as_is, generator=torch.Generator())
+        return self._loader(self.val, SequentialSampler(self.val), drop=False)
+
+    def _loader(self, rows: PixelData, sampler: Sampler[int], drop: bool) -> DataLoader[Batch]:
+        # a generator of its own: making an iterator must not draw from the state that a resumed run has to repeat
+        own: dict[str, Any] = {"collate_fn": _as_is, "generator": torch.Generator()}
+        if self.trainer is None or self.trainer.world_size == 1:
+            return DataLoader(rows, self.batch_size, sampler=sampler, drop_last=drop, **own)
+        batches: Any = BatchSampler(sampler, self.batch_size, drop)
+        parts: Any = Parts(batches, self.trainer.global_rank, self.trainer.world_size)
+        return DataLoader(rows, batch_sampler=parts, **own)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augment training batches where they are used, on the device; `clean` keeps what was not yet augmented."""
         batch["clean"] = batch["x"]
         if self.trainer is not None and self.trainer.training:
-            batch["x"] = augmented(batch["x"], self.augment)
+            batch["x"] = augmented(batch["x"], self.augment, batch.get("mine"))
         return batch
 
 
@@ -120,11 +161,28 @@ def resolve_augment(wanted: Augment, oriented: bool) -> Augment:
     return "affine" if oriented else "dihedral"
 
 
-def augmented(x: torch.Tensor, how: Augment) -> torch.Tensor:
-    """Randomly transformed images, drawn from torch's global random state: (B, 1, S, S) -> (B, 1, S, S)."""
+def drawn(draw: Callable[[int], torch.Tensor], n: int, mine: torch.Tensor | None) -> torch.Tensor:
+    """Random numbers for the rows of a batch; for a part of one, what these rows would have got in the whole batch.
+
+    Args:
+        draw: n -> (n, ...), from torch's global random state.
+        n: B, rows.
+        mine: (N,) bool, which of the whole batch's rows these are; None for all.
+    """
+    return draw(n) if mine is None else draw(len(mine))[mine]
+
+
+def augmented(x: torch.Tensor, how: Augment, mine: torch.Tensor | None = None) -> torch.Tensor:
+    """Randomly transformed images, drawn from torch's global random state: (B, 1, S, S) -> (B, 1, S, S).
+
+    Args:
+        x: (B, 1, S, S).
+        how: which transformations.
+        mine: (N,) bool, where the images are a part of a batch of N.
+    """
     if how == "dihedral":
-        return dihedral(x, torch.randint(8, (len(x),), device=x.device))
-    return affine(x) if how == "affine" else x
+        return dihedral(x, drawn(lambda n: torch.randint(8, (n,), device=x.device), len(x), mine))
+    return affine(x, mine) if how == "affine" else x
 
 
 def dihedral(x: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
@@ -152,11 +210,12 @@ def _columns_flipped(x: torch.Tensor) -> torch.Tensor:
     return x.flip(-1)
 
 
-def affine(x: torch.Tensor) -> torch.Tensor:
+def affine(x: torch.Tensor, mine: torch.Tensor | None = None) -> torch.Tensor:
     """A small random rotation, shear, zoom and shift of each image, bilinear, edges repeated: (B, 1, S, S)."""
-    n = len(x)
-    angle, shear, zoom = (_uniform(n, top, x) for top in (np.deg2rad(_ROTATION_DEG), _SHEAR, _ZOOM))
-    shift = torch.stack([_uniform(n, 2 * _SHIFT, x), _uniform(n, 2 * _SHIFT, x)], dim=1)
+    if len(x) == 0:  # a part of a batch may be; torch makes no grid of nothing
+        return x
+    angle, shear, zoom = (_uniform(x, top, mine) for top in (np.deg2rad(_ROTATION_DEG), _SHEAR, _ZOOM))
+    shift = torch.stack([_uniform(x, 2 * _SHIFT, mine), _uniform(x, 2 * _SHIFT, mine)], dim=1)
     cos, sin, grow = angle.cos(), angle.sin(), 1 + zoom
     rows = [torch.stack([cos * grow, (shear - sin) * grow], 1), torch.stack([sin * grow, cos * grow], 1)]
     theta = torch.cat([torch.stack(rows, dim=1), shift.unsqueeze(2)], dim=2)  # (B, 2, 3)
@@ -164,8 +223,8 @@ def affine(x: torch.Tensor) -> torch.Tensor:
     return grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
-def _uniform(n: int, top: float, like: torch.Tensor) -> torch.Tensor:
-    return (torch.rand(n, device=like.device) * 2 - 1) * top
+def _uniform(like: torch.Tensor, top: float, mine: torch.Tensor | None) -> torch.Tensor:
+    return (drawn(lambda n: torch.rand(n, device=like.device), len(like), mine) * 2 - 1) * top
 
 
 def in_batches(pixels: PixelStore, positions: np.ndarray, batch_size: int) -> Iterator[tuple[slice, torch.Tensor]]:

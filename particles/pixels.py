@@ -90,6 +90,10 @@ class PixelStore:
         self._shard = lru_cache(maxsize=OPEN_SHARDS)(_opened)
         self._starts = np.cumsum([0] + [len(self._shard(path)) for path in shards])
 
+    def __reduce__(self) -> tuple[type["PixelStore"], tuple[tuple[Path, ...]]]:
+        # another process maps the same files; numpy would send what is in them
+        return PixelStore, (self.paths,)
+
     def __len__(self) -> int:
         return int(self._starts[-1])
 

@@ -1,13 +1,16 @@
 """Batches: an order that can be repeated, symmetries that are the square's, digits that stay digits."""
 
+import copy
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from particles.loader import (
+    Augment,
     Batch,
     EpochSampler,
     ParticleData,
@@ -209,3 +212,43 @@ def test_class_numbers_by_place() -> None:
     numbers = class_numbers(["dust", "camp", "odd", "camp"], ["camp", "dust"])
     assert numbers.tolist() == [1, 0, -1, 0]
     assert numbers.dtype == np.int64
+
+
+@pytest.mark.parametrize("world", [2, 3, 5])
+def test_parts_of_several_processes_are_the_batches_of_one(store: PixelStore, world: int) -> None:
+    def batches(rank: int | None) -> list[Batch]:
+        together = data(store, 10, 4)
+        if rank is not None:
+            together.trainer = SimpleNamespace(world_size=world, global_rank=rank)  # type: ignore[assignment]
+        loader = together.train_dataloader()
+        assert len(loader) == 3
+        sampler = loader.batch_sampler.sampler  # type: ignore[union-attr]
+        sampler.set_epoch(2)  # where Lightning looks for it
+        return list(loader)
+
+    whole, parts = batches(None), [batches(rank) for rank in range(world)]
+    for place, batch in enumerate(whole):
+        of_batch = [part[place] for part in parts]
+        assert [row for part in of_batch for row in rows_of(part)] == rows_of(batch)
+        sizes = [len(part["x"]) for part in of_batch]
+        assert max(sizes) - min(sizes) <= 1
+        assert torch.equal(sum(part["mine"].int() for part in of_batch), torch.ones(len(batch["x"])))  # type: ignore[arg-type]
+    assert [row for batch in whole for row in rows_of(batch)] == order(10, 3, 2)
+
+
+@pytest.mark.parametrize("how", ["none", "dihedral", "affine"])
+def test_a_part_is_augmented_as_in_the_whole_batch(how: Augment) -> None:
+    x = torch.rand(7, 1, 6, 6)
+    torch.manual_seed(4)
+    whole = augmented(x, how)
+    for start, stop in ((0, 3), (3, 3), (3, 7)):
+        torch.manual_seed(4)
+        place = torch.arange(7)
+        part = augmented(x[start:stop], how, (place >= start) & (place < stop))
+        torch.testing.assert_close(part, whole[start:stop])
+
+
+def test_another_process_maps_the_same_files(store: PixelStore) -> None:
+    again = copy.copy(store)
+    np.testing.assert_array_equal(again[[0, 299]], store[[0, 299]])
+    assert store.__reduce__()[1][0][0].name == "0.npy"
