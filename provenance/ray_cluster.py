@@ -1,8 +1,10 @@
 """Parts of one piece of work on a Ray cluster: a crew of actors, each with a CPU or a GPU of its own."""
 
+import math
 import os
 import socket
 import sys
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -14,6 +16,9 @@ TRIES = 3
 """How often a part may end the process that does it; a lost node or a killed process is no fault of the part."""
 ANSWER_WITHIN_S = 10.0
 PATIENCE_S = 300.0
+BEAT_S = 5.0
+GONE_AFTER_S = 25.0
+"""Ray ends the process by itself, without a word that helps, when it has not heard of the head for a minute."""
 
 
 def on_ray(
@@ -98,13 +103,26 @@ def _crew(
 
 
 def _first(ray: Any, answers: list[Any], note: str) -> Any:
-    """The first answer that comes; where there is none for long, a note, once: a bar that stands still says nothing."""
-    for patience in (PATIENCE_S, None):
-        ready, _ = ray.wait(answers, timeout=patience)
+    """The first answer that comes; where there is none for long, a note, once: a bar that stands still says nothing.
+
+    Ray goes on waiting for a cluster that is gone, so its head is asked whether it lives. One that is restarted in time
+    is not missed.
+    """
+    began = heard = time.monotonic()
+    while True:
+        ready, _ = ray.wait(answers, timeout=BEAT_S)
         if ready:
-            break
-        print(note, file=sys.stderr)
-    return ready[0]
+            return ready[0]
+        now, head = time.monotonic(), ray.get_runtime_context().gcs_address
+        if _refusal(head) is None:
+            heard = now
+        elif now - heard > GONE_AFTER_S:
+            raise UserError(
+                f"the head of the Ray cluster at {head} is gone: finished parts are kept; go on with --resume RUN"
+            )
+        if now - began > PATIENCE_S:
+            print(note, file=sys.stderr)
+            began = math.inf
 
 
 def _ended(part: int | None, error: Exception) -> str:
@@ -141,7 +159,15 @@ def _refuse_dead(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise UserError(f"--address {address}: give host:port of the cluster's head, as `ray start --head` names it")
+    if reason := _refusal(address):
+        raise UserError(f"no Ray cluster answers at {address} ({reason}): start one with `ray start --head`")
+
+
+def _refusal(address: str) -> Exception | None:
+    """Why nobody answers there; None if somebody does."""
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), ANSWER_WITHIN_S).close()
     except (OSError, OverflowError) as error:
-        raise UserError(f"no Ray cluster answers at {address} ({error}): start one with `ray start --head`") from error
+        return error
+    return None

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from provenance import engine
+from provenance import engine, ray_cluster
 from provenance.engine import EngineSettings, Work, each_part
 from provenance.errors import UserError
 from provenance.files import replacing
@@ -211,3 +211,37 @@ def test_on_ray_a_dead_address_is_said_at_once(job: Job) -> None:
     with pytest.raises(UserError, match=f"no Ray cluster answers at {address}.*ray start --head"):
         job.run(EngineSettings("ray", address))
     assert time.monotonic() - began < 30
+
+
+class Silent:
+    """A Ray whose workers never answer, with its head at `gcs_address`."""
+
+    def __init__(self, gcs_address: str) -> None:
+        self.gcs_address = gcs_address
+
+    def get_runtime_context(self) -> "Silent":
+        return self
+
+    def wait(self, answers: list[str], timeout: float) -> tuple[list[str], list[str]]:
+        return [], answers
+
+
+def test_a_head_that_is_gone_is_said_before_ray_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "GONE_AFTER_S", 0.0)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(UserError, match=f"the head of the Ray cluster at {address} is gone: finished parts are kept"):
+        ray_cluster._first(Silent(address), ["part"], "waiting")
+
+
+def test_a_long_wait_for_a_living_cluster_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ray_cluster, "PATIENCE_S", -1.0)
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        silent = Silent(f"127.0.0.1:{head.getsockname()[1]}")
+        beats = iter([[], [], [], ["part"]])
+        monkeypatch.setattr(silent, "wait", lambda answers, timeout: (next(beats), []))
+        assert ray_cluster._first(silent, ["part"], "waiting for a worker") == "part"
+    assert capsys.readouterr().err.count("waiting for a worker") == 1
