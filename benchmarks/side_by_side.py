@@ -11,6 +11,7 @@ pythae`, which the project does not; without them their rows are missing. `bench
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -176,6 +177,7 @@ def once(side: str, settings: Settings) -> Took:
         training, inference = pythae_vae(everything, crops.train, crops.val, effort)
     else:
         training, inference = (icelearning if "ICE" in side else lightning_folder)(crops, effort)
+    shutil.rmtree(scratch)
     return {
         "training": training, "inference": inference, "seen": settings.epochs * len(crops.train),
         "n": len(crops.paths), "gib": peak_gib(),
@@ -206,7 +208,10 @@ def _ours(side: str, particles: ParticleSet, crops: Crops, settings: Settings) -
     )
     with started("side-by-side", settings, common, particles.identity) as run:
         training = clocked(lambda: fit(model, data, run, how, common.seed, monitor="val_loss"))
-        return training, clocked(lambda: _infer(model, particles, run, settings.precision))
+        inference = clocked(lambda: _infer(model, particles, run, settings.precision))
+    for checkpoint in run.path.glob("*.ckpt"):
+        checkpoint.unlink()
+    return training, inference
 
 
 def _infer(model: Any, particles: ParticleSet, run: Run, precision: Precision) -> None:
