@@ -16,6 +16,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import torch
 
+from encoders.arithmetic import keep_memory
 from encoders.classifier import ClassifierTraining
 from encoders.encode import device_of
 from encoders.two_branch import TwoBranchTraining
@@ -46,6 +47,7 @@ class Judge:
             model: where it lies decides where it computes.
             bf16: multiply in bfloat16; faster on a processor that has it, and exact to two or three digits.
         """
+        keep_memory()
         self.model, self.bf16, self.classes = model.eval(), bf16, list(model.classes)
         self.size = int(model.hparams["size"])
         torch.backends.cudnn.deterministic = True  # the same bytes from every run on the same device
