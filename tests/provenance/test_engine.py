@@ -27,6 +27,7 @@ class Job:
 
     folder: Path
     slow_s: float = 0.0
+    together: int = 1  # processes that must have started before a part is done
     kills_once: int | None = None
     kills: int | None = None
     refuses: int | None = None
@@ -38,6 +39,9 @@ class Job:
     def do(self, part: int) -> int:
         begun = len(list(self.folder.glob(f"begun-{part}-*")))
         (self.folder / f"begun-{part}-{begun}-{os.getpid()}").touch()
+        until = time.monotonic() + 300
+        while len(self.processes) < self.together and time.monotonic() < until:
+            time.sleep(0.02)
         time.sleep(self.slow_s)
         if part == self.kills or (part == self.kills_once and not begun):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -79,12 +83,11 @@ def test_one_worker_works_in_this_process(job: Job) -> None:
 
 
 def test_several_work_in_processes_of_their_own(job: Job) -> None:
-    slow = replace(job, slow_s=0.2)
-    slow.run(EngineSettings(workers=2))
-    assert slow.results() == SQUARES
-    assert len(slow.processes) == 2
-    assert os.getpid() not in slow.processes
-    assert all(slow.begun(part) == 1 for part in SQUARES)
+    replace(job, together=2).run(EngineSettings(workers=2))
+    assert job.results() == SQUARES
+    assert len(job.processes) == 2
+    assert os.getpid() not in job.processes
+    assert all(job.begun(part) == 1 for part in SQUARES)
 
 
 def test_what_is_done_is_not_done_again(job: Job) -> None:
@@ -151,7 +154,7 @@ def where(two_nodes: Any) -> EngineSettings:
 
 @pytest.mark.ray
 def test_on_ray_both_nodes_work(job: Job, where: EngineSettings) -> None:
-    replace(job, slow_s=0.3).run(where)
+    replace(job, together=2).run(where)
     assert job.results() == SQUARES
     assert len(job.processes) == 2
     assert all(job.begun(part) == 1 for part in SQUARES)
@@ -184,13 +187,13 @@ def test_on_ray_a_users_mistake_comes_through(job: Job, where: EngineSettings) -
 @pytest.mark.ray
 def test_on_ray_a_lost_node_loses_nothing(job: Job, where: EngineSettings, two_nodes: Any) -> None:
     def lose() -> None:
-        while len(job.processes) < 2 or not job.results():
+        while not job.results():
             time.sleep(0.05)
         two_nodes.remove_node(two_nodes.second, allow_graceful=False)
 
     losing = threading.Thread(target=lose, daemon=True)
     losing.start()
-    replace(job, slow_s=1.0).run(where)
+    replace(job, slow_s=1.0, together=2).run(where)
     losing.join()
     assert job.results() == SQUARES
 
