@@ -7,6 +7,7 @@ draws; the others are handed each training by it and have nothing to find out by
 import copy
 import os
 import signal
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from functools import wraps
@@ -206,6 +207,7 @@ def _name_the_killed(started: ProcessContext) -> None:
 
 def _take_part(rank: int, devices: int, meeting: Path, task: Callable[..., None], args: tuple[Any, ...]) -> None:
     """One of the processes that `_spawned` has started."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0"}
     torch.set_num_threads(max(1, torch.get_num_threads() // devices))
     if torch.cuda.is_available():
@@ -214,3 +216,11 @@ def _take_part(rank: int, devices: int, meeting: Path, task: Callable[..., None]
     # torch hands tensors over in shared memory: without a copy all processes would train the same numbers
     task(*(copy.deepcopy(arg) if isinstance(arg, torch.nn.Module) else arg for arg in args))
     dist.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """A killed command must not go on writing to a run that is being resumed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

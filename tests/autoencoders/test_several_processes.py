@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from tiny_trunk import TinyTrunk
+from torch import nn
 from torch.multiprocessing import start_processes
 
 from autoencoders.train import AutoencoderSettings, train_autoencoder
@@ -31,6 +32,16 @@ HOW = AutoencoderSettings(latent_dim=4, kl_warmup=1.0, from_scratch=True, fit=FI
 TWO = replace(HOW, fit=replace(FIT, devices=2))
 
 
+class UnbiasedTrunk(TinyTrunk):
+    """Without biases that a batch norm takes away again: their gradient is rounding, and AdamW goes by its sign."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for layer in self.net:
+            if isinstance(layer, nn.Conv2d):
+                layer.bias = None
+
+
 class Killing(Watch):
     """Kills the second process in the second epoch."""
 
@@ -42,7 +53,7 @@ class Killing(Watch):
 @pytest.fixture(scope="module", autouse=True)
 def tiny() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("autoencoders.models.ResNet18Trunk", TinyTrunk)
+        patch.setattr("autoencoders.models.ResNet18Trunk", UnbiasedTrunk)
         patch.setattr("encoders.launch._cores", lambda: 2)
         yield
 
@@ -83,9 +94,8 @@ def assert_close(one: Run, other: Run) -> None:
     """To what float32 keeps: batches are summed in another order."""
     a, b = (np.load(run.path / "z.npy").astype(np.float64) for run in (one, other))
     cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    print(cosines.min(), (curves(one) / curves(other)).to_string())
-    assert cosines.min() > 0.9999  # measured: 0.99999
-    pd.testing.assert_frame_equal(curves(one), curves(other), rtol=0.01, atol=0.001)  # measured: 0.0012 of val_kl
+    assert cosines.min() > 1 - 1e-7  # measured: 1 - 1e-10
+    pd.testing.assert_frame_equal(curves(one), curves(other), rtol=1e-4, atol=1e-6)  # measured: 2e-6
 
 
 def test_two_processes_learn_what_one_learns(two: Run, particles: ParticleSet, common: RunSettings) -> None:
@@ -133,7 +143,7 @@ def launched(rank: int, port: int, work: Path) -> None:
     os.environ |= {"TORCHELASTIC_RUN_ID": "test", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("autoencoders.models.ResNet18Trunk", TinyTrunk)
+        patch.setattr("autoencoders.models.ResNet18Trunk", UnbiasedTrunk)
         led(script)(Settings(RunSettings(work_dir=work)))
 
 
