@@ -11,16 +11,16 @@ from clustering.consensus import consensus, ranks
 from clustering.groups import GroupSettings, dbscan, hdbscan_groups, kmeans
 from clustering.maps import MapSettings, tsne_map, umap_map
 from clustering.metrics import best_cluster, group_metrics, outlier_metrics
-from clustering.outliers import OutlierSettings, latent_scores
+from clustering.outliers import HERE, OutlierSettings, latent_scores
+from clustering.parts import Arrays, Vectors
 from clustering.placing import placed
 from clustering.verdict import Kept, split_scores
 from particles.latents import Latents
 from particles.table import write_parquet
+from provenance.engine import EngineSettings
 from provenance.errors import UserError
 from provenance.files import write_json
 from provenance.run import Run
-
-Arrays = dict[str, np.ndarray]
 
 LEAST_FITTED = 100
 """Fewer say nothing about what is dense and what is not."""
@@ -48,7 +48,7 @@ class ClusteringSettings:
 
 def cluster_latent(
     run: Run, latents: Latents, kept: Kept, n_classes: int, how: ClusteringSettings, seed: int,
-    tick: Callable[[int], object] = int,
+    where: EngineSettings = HERE, tick: Callable[[int], object] = int,
 ) -> dict[str, Any]:  # fmt: skip
     """Group, map and score one latent into `run`'s folder.
 
@@ -59,19 +59,23 @@ def cluster_latent(
         n_classes: default number of KMeans clusters.
         how: methods.
         seed: of every method.
+        where: who places and scores a core that is not fitted whole.
         tick: told how many particles were placed, and how many scored.
 
     Returns:
         The metrics.
     """
-    core, known, reference = (
-        latents.where(latents.index["particle_id"].isin(ids)) for ids in (kept.core, kept.known, kept.reference)
+    is_core, is_known, is_reference = (
+        latents.index["particle_id"].isin(ids).to_numpy() for ids in (kept.core, kept.known, kept.reference)
     )
+    core, known, reference = (latents.where(rows) for rows in (is_core, is_known, is_reference))
     if len(core) == 0:
         raise UserError("no core particles are left to look at: drop fewer classes")
     fitted = kept.is_fitted(core.index["particle_id"])
-    groups, points, details = _on_the_map(core, fitted, n_classes, how, seed, tick)
-    both = latent_scores(core, reference, how.outliers, seed, known, fitted, tick)
+    where = HERE if fitted.all() else where
+    vectors = Vectors(core.z, latents.path, np.flatnonzero(is_core), run.path / "parts")
+    groups, points, details = _on_the_map(vectors, fitted, n_classes, how, seed, where, tick)
+    both = latent_scores(core, reference, how.outliers, seed, known, fitted, where, vectors, tick)
     scores, of_known = split_scores(both, len(core))
     scores.insert(0, "hdbscan", points.pop("glosh"))
     ids = core.index[["particle_id"]]
@@ -90,17 +94,23 @@ def cluster_latent(
 
 
 def _on_the_map(
-    core: Latents, fitted: np.ndarray, n_classes: int, how: ClusteringSettings, seed: int, tick: Callable[[int], object]
+    core: Vectors,
+    fitted: np.ndarray,
+    n_classes: int,
+    how: ClusteringSettings,
+    seed: int,
+    where: EngineSettings,
+    tick: Callable[[int], object],
 ) -> tuple[Arrays, Arrays, dict[str, dict[str, float]]]:
     """Labels by method; `umap`, `tsne` and `glosh`; and what was chosen on the way."""
-    z = np.asarray(core.z[fitted])
+    z = core.z[fitted]
     xy = umap_map(z, how.maps, seed)
     groups, details = _groups(xy, n_classes, how.groups, seed)
     points = {"glosh": groups.pop("glosh"), "umap": xy}
     if how.maps.tsne:
         points["tsne"] = tsne_map(z, how.maps, seed)
     if not fitted.all():
-        groups, points = placed(core.z, fitted, groups, points, tick)
+        groups, points = placed(core, fitted, groups, points, where, tick)
     return groups, points, details
 
 

@@ -1,7 +1,7 @@
 """How strange is each particle? One column a score, higher = stranger."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,9 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import NearestNeighbors
 
+from clustering.parts import Arrays, Rows, Vectors, over_rows
 from particles.latents import Latents
+from provenance.engine import EngineSettings
 
 PER_ROW = ("neg_max_logit", "reconstruction", "kl", "neg_elbo")
 """Index columns of latents that are scores as they stand: the first of the classifier (Vaze et al. 2022,
@@ -32,8 +34,7 @@ class OutlierSettings:
 Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Fitted on a bulk: (n, D) particles, and (n,) each one's own row of the bulk or -1 -> (n,) score."""
 
-CHUNK = 100_000
-"""Particles scored at once: memory has a bound, whatever the core's size."""
+HERE = EngineSettings()
 
 
 def latent_scores(
@@ -43,6 +44,8 @@ def latent_scores(
     seed: int,
     known: Latents | None = None,
     fitted: np.ndarray | None = None,
+    where: EngineSettings = HERE,
+    vectors: Vectors | None = None,
     tick: Callable[[int], object] = int,
 ) -> pd.DataFrame:
     """The scores that need only vectors and losses.
@@ -54,6 +57,8 @@ def latent_scores(
         seed: of the forest.
         known: labeled particles that nothing was learned from, (C, D), to be scored beside the core.
         fitted: (N,) bool, those of the core that the bulk is made of; default all.
+        where: who scores the core.
+        vectors: those of the core, where other processes are to find them.
         tick: told how many were scored.
 
     Returns:
@@ -68,32 +73,43 @@ def latent_scores(
     learned = learned if fitted is None else learned & fitted
     bulk = np.concatenate([core.z[learned], reference.z])
     labels = pd.concat([core.index["label"][learned], reference.index["label"]], ignore_index=True)
-    scorers = {
-        "knn": knn_scorer(bulk, settings.k),
-        "whitened": whitened_scorer(bulk, settings.k, settings.components),
-        "mahalanobis": mahalanobis_scorer(bulk, labels),
-        "isolation_forest": isolation_scorer(bulk, settings.trees, seed),
-    }
     own = np.where(learned, np.cumsum(learned) - 1, -1)
-    parts = [_scored(core, scorers, own, tick)]
-    if known is not None:
-        parts.append(_scored(known, scorers, np.full(len(known), -1), tick))
+    scoring = Scoring(bulk, labels, own, settings, seed)
+    parts = [_with_own_scores(core, over_rows(vectors or Vectors(core.z), scoring, where, "scoring", tick))]
+    if known is not None and len(known):
+        strangers = replace(scoring, own=np.full(len(known), -1))  # to the bulk
+        parts.append(_with_own_scores(known, over_rows(Vectors(known.z), strangers, HERE, "scoring", tick)))
     return pd.concat(parts, ignore_index=True)
 
 
-def _scored(
-    judged: Latents, scorers: Mapping[str, Scorer], own: np.ndarray, tick: Callable[[int], object]
-) -> pd.DataFrame:
-    # single precision, because the last bits of a double depend on how many threads have added up
-    found = {name: np.empty(len(judged), np.float32) for name in scorers}
-    for start in range(0, len(judged), CHUNK):
-        step = slice(start, start + CHUNK)
-        z = np.asarray(judged.z[step])
-        for name, scorer in scorers.items():
-            found[name][step] = scorer(z, own[step])
-        tick(len(z))
-    own_scores = {name: judged.index[name].to_numpy(np.float32) for name in PER_ROW if name in judged.index}
-    return pd.DataFrame(found | own_scores)
+@dataclass(frozen=True)
+class Scoring:
+    """What particles are compared with; called, it gives what scores them."""
+
+    bulk: np.ndarray
+    """(M, D)."""
+    labels: pd.Series
+    """(M,) class names, missing where unknown."""
+    own: np.ndarray
+    """(N,) each particle's own row of the bulk, -1 where it has none."""
+    settings: OutlierSettings
+    seed: int
+
+    def __call__(self) -> Rows:
+        """Fit every score on the bulk."""
+        scorers = {
+            "knn": knn_scorer(self.bulk, self.settings.k),
+            "whitened": whitened_scorer(self.bulk, self.settings.k, self.settings.components),
+            "mahalanobis": mahalanobis_scorer(self.bulk, self.labels),
+            "isolation_forest": isolation_scorer(self.bulk, self.settings.trees, self.seed),
+        }
+        # single precision, because the last bits of a double depend on how many threads have added up
+        return lambda z, step: {name: score(z, self.own[step]).astype(np.float32) for name, score in scorers.items()}
+
+
+def _with_own_scores(judged: Latents, found: Arrays) -> pd.DataFrame:
+    own = {name: judged.index[name].to_numpy(np.float32) for name in PER_ROW if name in judged.index}
+    return pd.DataFrame(found | own)
 
 
 def knn_distance(z: np.ndarray, bulk: np.ndarray, k: int, own: np.ndarray | None = None) -> np.ndarray:

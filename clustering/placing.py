@@ -1,57 +1,81 @@
 """Particles that were not fitted, placed among those that were: on the maps and in the groups of their neighbors."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from clustering.groups import NOISE
+from clustering.parts import Arrays, Rows, Vectors, over_rows
+from provenance.engine import EngineSettings
 
 NEIGHBORS = 10
 """Fitted particles that decide where one is placed."""
-CHUNK = 50_000
-"""Particles placed at once: memory has a bound, whatever the core's size."""
 
 
-def placed(
-    z: np.ndarray,
-    fitted: np.ndarray,
-    groups: Mapping[str, np.ndarray],
-    points: Mapping[str, np.ndarray],
-    tick: Callable[[int], object] = int,
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """What was found for the fitted particles, carried to all.
+@dataclass(frozen=True)
+class Placing:
+    """Fitted particles; called, it gives what places others among them.
 
     The nearest fitted particles in the latent vote, the nearer the more, on the group; those that have won say where on
     the map. Neighbors are exact: an approximate search loses its way where a latent falls into separate clusters, and
-    costs no less against a sample (docs/scale.md).
+    costs no less against a sample (docs/architecture.md).
+    """
+
+    z: np.ndarray
+    """(F, D)."""
+    groups: Mapping[str, np.ndarray]
+    """By name (F,) cluster numbers; the last one decides the places."""
+    points: Mapping[str, np.ndarray]
+    """By name (F, ...) numbers to be averaged, such as places on a map."""
+
+    def __call__(self) -> Rows:
+        """Index the fitted."""
+        index = NearestNeighbors(n_neighbors=min(NEIGHBORS, len(self.z))).fit(self.z)
+
+        def place(z: np.ndarray, _: slice) -> Arrays:
+            distances, near = index.kneighbors(z)
+            weights, found = closeness(distances), Arrays()
+            for name, labels in self.groups.items():
+                found[name], won = elected(labels[near], weights)
+            for name, values in self.points.items():
+                found[name] = weighted_mean(values[near], weights * won)
+            return found
+
+        return place
+
+
+def placed(
+    vectors: Vectors,
+    fitted: np.ndarray,
+    groups: Mapping[str, np.ndarray],
+    points: Mapping[str, np.ndarray],
+    where: EngineSettings,
+    tick: Callable[[int], object] = int,
+) -> tuple[Arrays, Arrays]:
+    """What was found for the fitted particles, carried to all.
 
     Args:
-        z: (N, D) of all, may be memory-mapped.
+        vectors: of all, (N, D).
         fitted: (N,) bool, F of them true.
-        groups: by name (F,) cluster numbers; the last one decides the places.
-        points: by name (F, ...) numbers to be averaged, such as places on a map.
+        groups: as in `Placing`.
+        points: as in `Placing`.
+        where: who places.
         tick: told how many were placed.
 
     Returns:
         groups and points of all N, what was fitted unchanged.
     """
-    everywhere = {name: np.empty(len(z), labels.dtype) for name, labels in groups.items()}
-    means = {name: np.empty((len(z), *values.shape[1:]), values.dtype) for name, values in points.items()}
-    for whole, part in [*((everywhere[n], groups[n]) for n in groups), *((means[n], points[n]) for n in points)]:
-        whole[fitted] = part
-    index = NearestNeighbors(n_neighbors=min(NEIGHBORS, int(fitted.sum()))).fit(np.asarray(z[fitted]))
     rest = np.flatnonzero(~fitted)
-    for start in range(0, len(rest), CHUNK):
-        rows = rest[start : start + CHUNK]
-        distances, near = index.kneighbors(np.asarray(z[rows]))
-        weights = closeness(distances)
-        for name, labels in groups.items():
-            everywhere[name][rows], won = elected(labels[near], weights)
-        for name, values in points.items():
-            means[name][rows] = weighted_mean(values[near], weights * won)
-        tick(len(rows))
-    return everywhere, means
+    found = over_rows(vectors.at(rest), Placing(vectors.z[fitted], groups, points), where, "placing", tick)
+
+    def whole(name: str, own: np.ndarray) -> np.ndarray:
+        every = np.empty((len(vectors), *own.shape[1:]), own.dtype)
+        every[fitted], every[rest] = own, found[name]
+        return every
+
+    return {name: whole(name, own) for name, own in groups.items()}, {n: whole(n, own) for n, own in points.items()}
 
 
 def closeness(distances: np.ndarray) -> np.ndarray:

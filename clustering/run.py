@@ -12,12 +12,14 @@ import pandas as pd
 from clustering.agreement import write_agreement
 from clustering.latent import ClusteringSettings, cluster_latent
 from clustering.likeness import write_likeness
+from clustering.outliers import HERE
 from clustering.sampling import stratified
 from clustering.verdict import UNUSUAL, Kept, write_consensus
 from particles.latents import read_latents
 from particles.marks import read_marks
 from particles.sets import DataSettings, ParticleSet, open_set
 from particles.table import read_parquet
+from provenance.engine import EngineSettings, refuse_contradiction
 from provenance.errors import UserError
 from provenance.progress import progress, show_table
 from provenance.run import LATENTS, TRAINED_BY, Run, RunSettings, classifier_beside, find, started
@@ -39,16 +41,19 @@ class Settings:
     """Which particles."""
     clustering: ClusteringSettings = field(default_factory=ClusteringSettings)
     """How."""
+    where: EngineSettings = field(default_factory=EngineSettings)
+    """Who places and scores a core that is too large to be fitted whole."""
     common: RunSettings = field(default_factory=RunSettings)
     """Seed and folders."""
 
 
 def main(settings: Settings) -> None:
     """Cluster, map and score the latents of a core."""
+    refuse_contradiction(settings.where)
     marks = read_marks(settings.marks) if settings.marks else None  # a wrong file is said before minutes of work
     particles = open_set(settings.data, settings.common)
     runs = find_latents(settings.latent, particles, settings.common)
-    clustered, _ = run_clustering(particles, runs, settings, settings.clustering, settings.common)
+    clustered, _ = run_clustering(particles, runs, settings, settings.clustering, settings.common, settings.where)
     if marks is not None:
         core = read_parquet(clustered[0].path / "clusters.parquet")["particle_id"]  # without what was dropped
         write_likeness(marks, particles, core, runs, settings, settings.common)
@@ -72,8 +77,9 @@ def find_latents(latent: str, particles: ParticleSet, common: RunSettings) -> li
 
 
 def run_clustering(
-    particles: ParticleSet, runs: Sequence[Run], settings: Any, how: ClusteringSettings, common: RunSettings
-) -> tuple[list[Run], Run]:
+    particles: ParticleSet, runs: Sequence[Run], settings: Any, how: ClusteringSettings, common: RunSettings,
+    where: EngineSettings = HERE,
+) -> tuple[list[Run], Run]:  # fmt: skip
     """Cluster every latent, then rank over all of them.
 
     Args:
@@ -82,6 +88,7 @@ def run_clustering(
         settings: kept as config.json.
         how: methods.
         common: seed and work folder.
+        where: who places and scores a core that is too large to be fitted whole.
 
     Returns:
         One `clusters-<latent>` run each, and the `consensus` run.
@@ -96,7 +103,7 @@ def run_clustering(
             with started(f"clusters-{latent.kind}", settings, common, particles.identity, [latent]) as run:
                 run.record(device="cpu")
                 z, tick = read_latents(latent.path), partial(bars.advance, rows)
-                cluster_latent(run, z, kept, len(particles.classes), how, common.seed, tick)
+                cluster_latent(run, z, kept, len(particles.classes), how, common.seed, where, tick)
             bars.remove_task(rows)
             done.append(run)
             bars.advance(bar)

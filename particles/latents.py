@@ -19,6 +19,8 @@ class Latents:
 
     z: np.ndarray
     index: pd.DataFrame
+    path: Path | None = None
+    """The file that z is mapped from, whole; None where it is in memory."""
 
     def __post_init__(self) -> None:
         if len(self.z) != len(self.index):
@@ -31,10 +33,6 @@ class Latents:
         """The rows that a boolean mask keeps."""
         keep = np.asarray(mask, dtype=bool)
         return Latents(np.asarray(self.z[keep]), self.index[keep].reset_index(drop=True))
-
-    def and_then(self, others: "Latents") -> "Latents":
-        """These rows, and the others' after them."""
-        return Latents(np.concatenate([self.z, others.z]), pd.concat([self.index, others.index], ignore_index=True))
 
     def write(self, folder: Path) -> None:
         """Write `z.npy` and `index.parquet`; z last, because its presence says that both are there."""
@@ -51,6 +49,6 @@ def read_latents(folder: Path) -> Latents:
     """
     try:
         z = np.load(folder / "z.npy", mmap_mode="r", allow_pickle=False)
-        return Latents(z, read_parquet(folder / "index.parquet"))
+        return Latents(z, read_parquet(folder / "index.parquet"), folder / "z.npy")
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{folder}: its latents cannot be read ({error}); train or encode again") from error

@@ -3,8 +3,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from clustering import outliers, placing
-from clustering.outliers import OutlierSettings, latent_scores
+from clustering import parts
+from clustering.outliers import HERE, OutlierSettings, latent_scores
+from clustering.parts import Vectors
 from clustering.placing import closeness, elected, placed, weighted_mean
 from clustering.sampling import stratified
 from particles.latents import Latents
@@ -68,14 +69,15 @@ def test_a_mean_is_weighted_along_the_neighbors() -> None:
 
 
 def test_who_is_placed_gets_the_group_and_the_place_of_its_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placing, "CHUNK", 70)  # several chunks, the last one cut
+    monkeypatch.setattr(parts, "SLICE", 70)  # several chunks, the last one cut
     z, of = clusters(1000)
     fitted = np.arange(1000) % 4 == 0
     corner = np.array([[0, 0], [9, 0], [0, 9], [9, 9]], dtype=np.float32)
     told: list[int] = []
     groups, points = placed(
-        z, fitted, {"coarse": of[fitted] // 2, "fine": of[fitted]}, {"umap": corner[of[fitted]]}, told.append
-    )
+        Vectors(z), fitted, {"coarse": of[fitted] // 2, "fine": of[fitted]}, {"umap": corner[of[fitted]]}, HERE,
+        told.append,
+    )  # fmt: skip
     np.testing.assert_array_equal(groups["fine"], of)
     np.testing.assert_array_equal(groups["coarse"], of // 2)
     np.testing.assert_allclose(points["umap"], corner[of], atol=1e-5)
@@ -88,7 +90,7 @@ def test_what_was_fitted_keeps_what_was_found_for_it() -> None:
     rng = np.random.default_rng(5)
     fitted = rng.random(300) < 0.5
     labels, xy = rng.integers(-1, 9, fitted.sum()), rng.normal(size=(fitted.sum(), 2)).astype(np.float32)
-    groups, points = placed(z, fitted, {"any": labels}, {"umap": xy})
+    groups, points = placed(Vectors(z), fitted, {"any": labels}, {"umap": xy}, HERE)
     np.testing.assert_array_equal(groups["any"][fitted], labels)
     np.testing.assert_array_equal(points["umap"][fitted], xy)
     assert np.isin(groups["any"][~fitted], labels).all()
@@ -101,7 +103,7 @@ def test_a_placed_particle_between_two_clusters_lands_in_one_not_between() -> No
     z = np.array([[0.0], [0.1], [0.2], [10.0], [10.1], [10.2], [4.9]])
     fitted = np.array([True] * 6 + [False])
     far = np.array([[0, 0]] * 3 + [[100, 0]] * 3, dtype=np.float64)
-    groups, points = placed(z, fitted, {"one": np.array([0, 0, 0, 1, 1, 1])}, {"umap": far})
+    groups, points = placed(Vectors(z), fitted, {"one": np.array([0, 0, 0, 1, 1, 1])}, {"umap": far}, HERE)
     assert groups["one"][6] == 0
     np.testing.assert_allclose(points["umap"][6], [0, 0])
 
@@ -116,10 +118,10 @@ def test_scores_in_chunks_equal_scores_at_once(monkeypatch: pytest.MonkeyPatch) 
     core, known = latents(clusters(500)[0]), latents(clusters(60, seed=3)[0])
     nobody = core.where(np.zeros(500, bool))
     once = latent_scores(core, nobody, OutlierSettings(trees=20), 0, known)
-    monkeypatch.setattr(outliers, "CHUNK", 33)
+    monkeypatch.setattr(parts, "SLICE", 33)
     told: list[int] = []
-    parts = latent_scores(core, nobody, OutlierSettings(trees=20), 0, known, tick=told.append)
-    pd.testing.assert_frame_equal(parts, once, rtol=1e-5)
+    sliced = latent_scores(core, nobody, OutlierSettings(trees=20), 0, known, tick=told.append)
+    pd.testing.assert_frame_equal(sliced, once, rtol=1e-5)
     assert sum(told) == 560
     assert max(told) == 33
 

@@ -1,0 +1,120 @@
+"""What is found for each row by itself, slice by slice: in this process, or in parts on a Ray cluster."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from provenance.engine import EngineSettings, Work, each_part
+from provenance.errors import UserError
+from provenance.files import replacing
+
+Arrays = dict[str, np.ndarray]
+Rows = Callable[[np.ndarray, slice], Arrays]
+"""(n, D) vectors, and which slice of all rows they are -> arrays of n rows, by name."""
+
+SLICE = 50_000
+"""Rows at once: memory has a bound, whatever the core's size. A part on a cluster is as long."""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The vectors of N rows, and where another process finds them."""
+
+    z: np.ndarray
+    """(N, D)."""
+    path: Path | None = None
+    """The .npy file they are from; None where they are in no file."""
+    rows: np.ndarray | None = None
+    """(N,) their rows in that file."""
+    folder: Path | None = None
+    """Shared by all nodes of a cluster: gets the parts while they are made."""
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    def at(self, chosen: np.ndarray) -> "Vectors":
+        """The rows of some numbers."""
+        return Vectors(self.z[chosen], self.path, None if self.rows is None else self.rows[chosen], self.folder)
+
+
+def over_rows(
+    vectors: Vectors, make: Callable[[], Rows], where: EngineSettings, what: str, tick: Callable[[int], object] = int
+) -> Arrays:
+    """Find something for each row.
+
+    Args:
+        vectors: the rows.
+        make: fits what finds it, once in each process; picklable.
+        where: `local` is this process (its libraries use all cores); `ray` a cluster whose nodes share the work folder.
+        what: stands beside the progress bar of a cluster.
+        tick: told how many rows are done, in this process.
+
+    Returns:
+        By name (N, ...).
+
+    Raises:
+        UserError: see `each_part`.
+    """
+    slices = [slice(start, min(start + SLICE, len(vectors))) for start in range(0, len(vectors), SLICE)]
+    if where.engine == "local" or vectors.path is None or vectors.rows is None or vectors.folder is None:
+        find, found = make(), []
+        for step in slices:
+            found.append(find(np.asarray(vectors.z[step]), step))
+            tick(step.stop - step.start)
+        return _joined(found)
+    folder = vectors.folder / what.replace(" ", "-")
+    with replacing(folder / "rows.npy") as beside:
+        np.save(beside, vectors.rows, allow_pickle=False)
+    worker = _Worker(make, vectors.path, folder, tuple(slices))
+    sizes = [step.stop - step.start for step in slices]
+    each_part(sizes, lambda part: worker.part(part).exists(), worker, where, what)
+    found = [_read(worker.part(part)) for part in range(len(slices))]
+    shutil.rmtree(vectors.folder)
+    tick(len(vectors))
+    return _joined(found)
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """What a process of a cluster is told; called, it opens the vectors and fits what finds."""
+
+    make: Callable[[], Rows]
+    path: Path
+    folder: Path
+    slices: tuple[slice, ...]
+
+    def part(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.npz"
+
+    def __call__(self) -> Work:
+        find, z = self.make(), _mapped(self.path)
+        rows = np.load(self.folder / "rows.npy", mmap_mode="r", allow_pickle=False)
+
+        def work(number: int) -> int:
+            step = self.slices[number]
+            found = find(np.asarray(z[rows[step]]), step)
+            with replacing(self.part(number)) as beside:
+                np.savez(beside, allow_pickle=False, **found)
+            return step.stop - step.start
+
+        return work
+
+
+def _mapped(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: the latents cannot be read here ({error}); put them where all nodes see them under "
+                        "the same path, and run it again") from error  # fmt: skip
+
+
+def _read(path: Path) -> Arrays:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _joined(found: list[Arrays]) -> Arrays:
+    return {name: np.concatenate([one[name] for one in found]) for name in found[0]} if found else {}
