@@ -68,7 +68,8 @@ def check_devices(devices: int, num_nodes: int) -> None:
     others = launcher()
     if others is None:
         if num_nodes > 1:
-            raise UserError(f"--num-nodes {num_nodes}: start it with torchrun or srun on every node (docs/scale.md)")  # fmt: skip  # noqa: E501
+            way_out = "start it with torchrun or srun on every node (docs/scale.md)"
+            raise UserError(f"--num-nodes {num_nodes}: {way_out}")
     elif others.world_size() != devices * num_nodes:
         raise UserError(f"{others.world_size()} processes were started, but --devices {devices} and --num-nodes "
                         f"{num_nodes} are for {devices * num_nodes}; make them agree")  # fmt: skip

@@ -1,4 +1,4 @@
-import pickle
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,14 +39,14 @@ def vectors(tmp_path: Path) -> Vectors:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A cluster of one: the worker travels as bytes, parts come in any order; gives the numbers of those done."""
+    """A cluster of one: the worker is a copy, parts come in any order; gives the numbers of those done."""
     did: list[int] = []
 
     def each_part(
         sizes: Sequence[int], done: Callable[[int], bool], make: Callable[[], Work], where: EngineSettings, what: str
     ) -> None:
         assert where.engine == "ray"
-        work = pickle.loads(pickle.dumps(make))()
+        work = copy.deepcopy(make)()
         for part in reversed(range(len(sizes))):
             assert not done(part)
             assert work(part) == sizes[part]
