@@ -11,8 +11,8 @@ from clustering.consensus import consensus, ranks
 from clustering.groups import GroupSettings, dbscan, hdbscan_groups, kmeans
 from clustering.maps import MapSettings, tsne_map, umap_map
 from clustering.metrics import best_cluster, group_metrics, outlier_metrics
-from clustering.outliers import HERE, OutlierSettings, latent_scores
-from clustering.parts import Arrays, Vectors
+from clustering.outliers import OutlierSettings, latent_scores
+from clustering.parts import HERE, Arrays, Vectors
 from clustering.placing import placed
 from clustering.verdict import Kept, split_scores
 from particles.latents import Latents
@@ -73,7 +73,7 @@ def cluster_latent(
         raise UserError("no core particles are left to look at: drop fewer classes")
     fitted = kept.is_fitted(core.index["particle_id"])
     where = HERE if fitted.all() else where
-    vectors = Vectors(core.z, latents.path, np.flatnonzero(is_core), run.path / "parts")
+    vectors = Vectors(latents.z, np.flatnonzero(is_core), latents.path, run.path / "parts")
     groups, points, details = _on_the_map(vectors, fitted, n_classes, how, seed, where, tick)
     both = latent_scores(core, reference, how.outliers, seed, known, fitted, where, vectors, tick)
     scores, of_known = split_scores(both, len(core))
@@ -103,7 +103,7 @@ def _on_the_map(
     tick: Callable[[int], object],
 ) -> tuple[Arrays, Arrays, dict[str, dict[str, float]]]:
     """Labels by method; `umap`, `tsne` and `glosh`; and what was chosen on the way."""
-    z = core.z[fitted]
+    z = core.at(fitted).copied()
     xy = umap_map(z, how.maps, seed)
     groups, details = _groups(xy, n_classes, how.groups, seed)
     points = {"glosh": groups.pop("glosh"), "umap": xy}

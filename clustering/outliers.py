@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import NearestNeighbors
 
-from clustering.parts import Arrays, Rows, Vectors, over_rows
+from clustering.parts import HERE, Arrays, Rows, Vectors, in_memory, over_rows
 from particles.latents import Latents
 from provenance.engine import EngineSettings
 
@@ -33,8 +33,6 @@ class OutlierSettings:
 
 Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """Fitted on a bulk: (n, D) particles, and (n,) each one's own row of the bulk or -1 -> (n,) score."""
-
-HERE = EngineSettings()
 
 
 def latent_scores(
@@ -75,10 +73,10 @@ def latent_scores(
     labels = pd.concat([core.index["label"][learned], reference.index["label"]], ignore_index=True)
     own = np.where(learned, np.cumsum(learned) - 1, -1)
     scoring = Scoring(bulk, labels, own, settings, seed)
-    parts = [_with_own_scores(core, over_rows(vectors or Vectors(core.z), scoring, where, "scoring", tick))]
+    parts = [_with_own_scores(core, over_rows(vectors or in_memory(core.z), scoring, where, "scoring", tick))]
     if known is not None and len(known):
         strangers = replace(scoring, own=np.full(len(known), -1))  # to the bulk
-        parts.append(_with_own_scores(known, over_rows(Vectors(known.z), strangers, HERE, "scoring", tick)))
+        parts.append(_with_own_scores(known, over_rows(in_memory(known.z), strangers, HERE, "scoring", tick)))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,29 +15,40 @@ Arrays = dict[str, np.ndarray]
 Rows = Callable[[np.ndarray, slice], Arrays]
 """(n, D) vectors, and which slice of all rows they are -> arrays of n rows, by name."""
 
+HERE = EngineSettings()
+"""This process."""
 SLICE = 50_000
 """Rows at once: memory has a bound, whatever the core's size. A part on a cluster is as long."""
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """The vectors of N rows, and where another process finds them."""
+    """The vectors of N rows of a latent, copied slice by slice only."""
 
     z: np.ndarray
-    """(N, D)."""
+    """(M, D), of more rows perhaps; may be memory-mapped."""
+    rows: np.ndarray
+    """(N,) which of them."""
     path: Path | None = None
-    """The .npy file they are from; None where they are in no file."""
-    rows: np.ndarray | None = None
-    """(N,) their rows in that file."""
+    """The .npy file that z is, where another process is to find it; None where it is in no file."""
     folder: Path | None = None
     """Shared by all nodes of a cluster: gets the parts while they are made."""
 
     def __len__(self) -> int:
-        return len(self.z)
+        return len(self.rows)
 
-    def at(self, chosen: np.ndarray) -> "Vectors":
-        """The rows of some numbers."""
-        return Vectors(self.z[chosen], self.path, None if self.rows is None else self.rows[chosen], self.folder)
+    def at(self, chosen: np.ndarray | slice) -> "Vectors":
+        """Some of the rows, by their places among the N."""
+        return replace(self, rows=self.rows[chosen])
+
+    def copied(self) -> np.ndarray:
+        """(N, D) in memory."""
+        return np.asarray(self.z[self.rows])
+
+
+def in_memory(z: np.ndarray) -> Vectors:
+    """All rows of an array."""
+    return Vectors(z, np.arange(len(z)))
 
 
 def over_rows(
@@ -59,10 +70,10 @@ def over_rows(
         UserError: see `each_part`.
     """
     slices = [slice(start, min(start + SLICE, len(vectors))) for start in range(0, len(vectors), SLICE)]
-    if where.engine == "local" or vectors.path is None or vectors.rows is None or vectors.folder is None:
+    if where.engine == "local" or vectors.path is None or vectors.folder is None:
         find, found = make(), []
         for step in slices:
-            found.append(find(np.asarray(vectors.z[step]), step))
+            found.append(find(vectors.at(step).copied(), step))
             tick(step.stop - step.start)
         return _joined(found)
     folder = vectors.folder / what.replace(" ", "-")

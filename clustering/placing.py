@@ -68,7 +68,7 @@ def placed(
         groups and points of all N, what was fitted unchanged.
     """
     rest = np.flatnonzero(~fitted)
-    found = over_rows(vectors.at(rest), Placing(vectors.z[fitted], groups, points), where, "placing", tick)
+    found = over_rows(vectors.at(rest), Placing(vectors.at(fitted).copied(), groups, points), where, "placing", tick)
 
     def whole(name: str, own: np.ndarray) -> np.ndarray:
         every = np.empty((len(vectors), *own.shape[1:]), own.dtype)

@@ -12,7 +12,7 @@ import pandas as pd
 from clustering.agreement import write_agreement
 from clustering.latent import ClusteringSettings, cluster_latent
 from clustering.likeness import write_likeness
-from clustering.outliers import HERE
+from clustering.parts import HERE
 from clustering.sampling import stratified
 from clustering.verdict import UNUSUAL, Kept, write_consensus
 from particles.latents import read_latents

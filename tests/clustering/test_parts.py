@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from clustering import parts
-from clustering.outliers import HERE, OutlierSettings, Scoring
-from clustering.parts import Arrays, Rows, Vectors, over_rows
+from clustering.outliers import OutlierSettings, Scoring
+from clustering.parts import HERE, Arrays, Rows, Vectors, in_memory, over_rows
 from clustering.placing import Placing
 from provenance.engine import EngineSettings, Work
 from provenance.errors import UserError
@@ -34,7 +34,7 @@ def vectors(tmp_path: Path) -> Vectors:
     everything = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
     np.save(tmp_path / "z.npy", everything)
     rows = np.random.default_rng(1).permutation(np.arange(30, 100))
-    return Vectors(everything[rows], tmp_path / "z.npy", rows, tmp_path / "run" / "parts")
+    return Vectors(everything, rows, tmp_path / "z.npy", tmp_path / "run" / "parts")
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_parts_are_joined_in_the_order_of_the_rows(tmp_path: Path, cluster: list
     there = over_rows(some, Sums(), RAY, "adding up", told.append)
     assert cluster == [4, 3, 2, 1, 0]
     assert sum(told) == 70
-    np.testing.assert_array_equal(there["sum"], some.z.sum(1))
+    np.testing.assert_array_equal(there["sum"], some.copied().sum(1))
     np.testing.assert_array_equal(there["number"], np.arange(70))
     here = over_rows(some, Sums(), HERE, "adding up", told.append)
     assert list(here) == list(there)
@@ -76,13 +76,13 @@ def test_parts_are_joined_in_the_order_of_the_rows(tmp_path: Path, cluster: list
 def test_rows_of_rows_are_found_in_the_file(tmp_path: Path, cluster: list[int]) -> None:
     some = vectors(tmp_path)
     chosen = np.array([5, 66, 0, 12])
-    np.testing.assert_array_equal(over_rows(some.at(chosen), Sums(), RAY, "x")["sum"], some.z[chosen].sum(1))
+    np.testing.assert_array_equal(over_rows(some.at(chosen), Sums(), RAY, "x")["sum"], some.copied()[chosen].sum(1))
     assert over_rows(some.at(chosen[:0]), Sums(), HERE, "x") == {}
 
 
 def test_vectors_in_no_file_stay_in_this_process(tmp_path: Path, cluster: list[int]) -> None:
     z = np.ones((20, 2), np.float32)
-    np.testing.assert_array_equal(over_rows(Vectors(z), Sums(), RAY, "x")["sum"], np.full(20, 2.0))
+    np.testing.assert_array_equal(over_rows(in_memory(z), Sums(), RAY, "x")["sum"], np.full(20, 2.0))
     assert cluster == []
 
 

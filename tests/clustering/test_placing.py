@@ -4,8 +4,8 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from clustering import parts
-from clustering.outliers import HERE, OutlierSettings, latent_scores
-from clustering.parts import Vectors
+from clustering.outliers import OutlierSettings, latent_scores
+from clustering.parts import HERE, in_memory
 from clustering.placing import closeness, elected, placed, weighted_mean
 from clustering.sampling import stratified
 from particles.latents import Latents
@@ -75,7 +75,7 @@ def test_who_is_placed_gets_the_group_and_the_place_of_its_cluster(monkeypatch: 
     corner = np.array([[0, 0], [9, 0], [0, 9], [9, 9]], dtype=np.float32)
     told: list[int] = []
     groups, points = placed(
-        Vectors(z), fitted, {"coarse": of[fitted] // 2, "fine": of[fitted]}, {"umap": corner[of[fitted]]}, HERE,
+        in_memory(z), fitted, {"coarse": of[fitted] // 2, "fine": of[fitted]}, {"umap": corner[of[fitted]]}, HERE,
         told.append,
     )  # fmt: skip
     np.testing.assert_array_equal(groups["fine"], of)
@@ -90,7 +90,7 @@ def test_what_was_fitted_keeps_what_was_found_for_it() -> None:
     rng = np.random.default_rng(5)
     fitted = rng.random(300) < 0.5
     labels, xy = rng.integers(-1, 9, fitted.sum()), rng.normal(size=(fitted.sum(), 2)).astype(np.float32)
-    groups, points = placed(Vectors(z), fitted, {"any": labels}, {"umap": xy}, HERE)
+    groups, points = placed(in_memory(z), fitted, {"any": labels}, {"umap": xy}, HERE)
     np.testing.assert_array_equal(groups["any"][fitted], labels)
     np.testing.assert_array_equal(points["umap"][fitted], xy)
     assert np.isin(groups["any"][~fitted], labels).all()
@@ -103,7 +103,7 @@ def test_a_placed_particle_between_two_clusters_lands_in_one_not_between() -> No
     z = np.array([[0.0], [0.1], [0.2], [10.0], [10.1], [10.2], [4.9]])
     fitted = np.array([True] * 6 + [False])
     far = np.array([[0, 0]] * 3 + [[100, 0]] * 3, dtype=np.float64)
-    groups, points = placed(Vectors(z), fitted, {"one": np.array([0, 0, 0, 1, 1, 1])}, {"umap": far}, HERE)
+    groups, points = placed(in_memory(z), fitted, {"one": np.array([0, 0, 0, 1, 1, 1])}, {"umap": far}, HERE)
     assert groups["one"][6] == 0
     np.testing.assert_allclose(points["umap"][6], [0, 0])
 
