@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input
 
 MOST_PIXELS = {torch.bfloat16: 16, torch.float32: 4}
 """Of the output, up to which the products are faster (benchmarks/RESULTS.md, "Arithmetic"); other types never."""
@@ -77,7 +78,7 @@ class _Conv(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         of_x = of_weight = None
         if ctx.needs_input_grad[0]:
-            of_x = torch.nn.grad.conv2d_input(x.shape, weight, gradient, ctx.stride, ctx.padding)
+            of_x = conv2d_input(x.shape, weight, gradient, ctx.stride, ctx.padding)
         if ctx.needs_input_grad[1]:
             of_weight = weight_gradient(x, gradient, weight.shape[-1], ctx.stride, ctx.padding)
         return of_x, of_weight, None, None
