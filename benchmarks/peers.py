@@ -26,7 +26,7 @@ from torchvision.models import resnet18
 
 from autoencoders.decoder import Decoder
 from encoders.arithmetic import best_device
-from encoders.resnet import FEATURES, ResNet18Trunk
+from encoders.resnet import FEATURES
 
 MEAN, SD = 94.0, 12.0  # grey levels
 BATCH = 256  # of an inference, where the peer does not prescribe one
@@ -194,7 +194,9 @@ class _Plain(L.LightningModule):
 
 
 def pythae_vae(images: torch.Tensor, train: np.ndarray, val: np.ndarray, effort: Effort) -> tuple[float, float]:
-    """A VAE of pythae with our trunk and our decoder, trained by its own trainer: seconds of training, of embedding.
+    """A VAE of pythae, trained by its own trainer: seconds of training, of embedding.
+
+    Trunk and decoder have the layers of ours; the trunk is laid out in memory as torchvision builds it.
 
     Args:
         images: (N, 1, S, S) in [0, 1], in memory.
@@ -232,7 +234,9 @@ def _pythae_parts(effort: Effort) -> tuple[Any, Any]:
     class Encoder(BaseEncoder):
         def __init__(self) -> None:
             super().__init__()
-            self.trunk = ResNet18Trunk()
+            self.trunk = resnet18(weights=None)
+            self.trunk.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+            self.trunk.fc = nn.Identity()
             self.mu, self.logvar = (nn.Linear(FEATURES, effort.latent_dim) for _ in range(2))
 
         def forward(self, x: torch.Tensor) -> Any:
