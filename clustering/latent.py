@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class ClusteringSettings:
 
 def cluster_latent(
     run: Run, latents: Latents, kept: Kept, n_classes: int, how: ClusteringSettings, seed: int,
-    where: EngineSettings = HERE, tick: Callable[[int], object] = int,
+    where: EngineSettings = HERE, parts: Path | None = None, tick: Callable[[int], object] = int,
 ) -> dict[str, Any]:  # fmt: skip
     """Group, map and score one latent into `run`'s folder.
 
@@ -60,6 +61,7 @@ def cluster_latent(
         how: methods.
         seed: of every method.
         where: who places and scores a core that is not fitted whole.
+        parts: folder where what was placed and scored of such a core is kept until all is written.
         tick: told how many particles were placed, and how many scored.
 
     Returns:
@@ -72,8 +74,7 @@ def cluster_latent(
     if len(core) == 0:
         raise UserError("no core particles are left to look at: drop fewer classes")
     fitted = kept.is_fitted(core.index["particle_id"])
-    where = HERE if fitted.all() else where
-    vectors = Vectors(latents.z, np.flatnonzero(is_core), latents.path, run.path / "parts")
+    vectors = Vectors(latents.z, np.flatnonzero(is_core), latents.path, None if fitted.all() else parts)
     groups, points, details = _on_the_map(vectors, fitted, n_classes, how, seed, where, tick)
     both = latent_scores(core, reference, how.outliers, seed, known, fitted, where, vectors, tick)
     scores, of_known = split_scores(both, len(core))
@@ -90,6 +91,7 @@ def cluster_latent(
     metrics["outliers"]["combined"] = outlier_metrics(core.index["is_outlier"], combined)
     write_parquet(ranked, run.path / "outliers.parquet")
     write_json(run.path / "metrics.json", metrics)
+    vectors.forget()
     return metrics
 
 

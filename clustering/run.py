@@ -103,7 +103,9 @@ def run_clustering(
             with started(f"clusters-{latent.kind}", settings, common, particles.identity, [latent]) as run:
                 run.record(device="cpu")
                 z, tick = read_latents(latent.path), partial(bars.advance, rows)
-                cluster_latent(run, z, kept, len(particles.classes), how, common.seed, where, tick)
+                cluster_latent(
+                    run, z, kept, len(particles.classes), how, common.seed, where, common.work / "parts", tick
+                )
             bars.remove_task(rows)
             done.append(run)
             bars.advance(bar)

@@ -22,6 +22,8 @@ from provenance.progress import progress
 Work = Callable[[int], int]
 """Does the part of a number and says how much that was, in the unit of the progress bar."""
 
+GO_ON = "finished parts are kept; give the same command again (encode.py with --resume RUN)"
+"""What to do after a loss."""
 SEEN_WITHIN_S = 60.0
 """A network file system may show another machine's file only after its cache has aged, on NFS a minute at most."""
 
@@ -101,8 +103,7 @@ def _here(parts: list[int], make_worker: Callable[[], Work], workers: int) -> Ge
             yield finished.result()
     except BrokenProcessPool as error:
         raise UserError(
-            f"one of {workers} worker processes was killed, out of memory perhaps: finished parts are kept; go on with "
-            "--resume RUN and fewer --workers"
+            f"one of {workers} worker processes was killed, out of memory perhaps: {GO_ON}, and fewer --workers"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

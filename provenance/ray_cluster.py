@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from provenance.engine import GO_ON
 from provenance.errors import UserError
 
 TRIES = 3
@@ -117,9 +118,7 @@ def _first(ray: Any, answers: list[Any], note: str) -> Any:
         if _refusal(head) is None:
             heard = now
         elif now - heard > GONE_AFTER_S:
-            raise UserError(
-                f"the head of the Ray cluster at {head} is gone: finished parts are kept; go on with --resume RUN"
-            )
+            raise UserError(f"the head of the Ray cluster at {head} is gone: {GO_ON}")
         if now - began > PATIENCE_S:
             print(note, file=sys.stderr)
             began = math.inf
@@ -128,8 +127,8 @@ def _first(ray: Any, answers: list[Any], note: str) -> Any:
 def _ended(part: int | None, error: Exception) -> str:
     which = "its start" if part is None else f"part {part}"
     return (
-        f"{which} ended a worker of the Ray cluster {TRIES} times ({str(error).strip().splitlines()[0]}): finished "
-        "parts are kept; see to memory and to the same installation on all nodes, then go on with --resume RUN"
+        f"{which} ended a worker of the Ray cluster {TRIES} times ({str(error).strip().splitlines()[0]}): see to "
+        f"memory and to the same installation on all nodes; {GO_ON}"
     )
 
 

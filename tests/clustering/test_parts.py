@@ -1,6 +1,6 @@
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,11 +65,12 @@ def test_parts_are_joined_in_the_order_of_the_rows(tmp_path: Path, cluster: list
     assert sum(told) == 70
     np.testing.assert_array_equal(there["sum"], some.copied().sum(1))
     np.testing.assert_array_equal(there["number"], np.arange(70))
-    here = over_rows(some, Sums(), HERE, "adding up", told.append)
+    here = over_rows(replace(some, folder=None), Sums(), HERE, "adding up", told.append)
     assert list(here) == list(there)
     for name in here:
         np.testing.assert_array_equal(here[name], there[name])
     assert sum(told) == 140
+    some.forget()
     assert not (tmp_path / "run" / "parts").exists(), "parts are for the while they are made"
 
 
@@ -94,11 +95,77 @@ def test_places_and_scores_are_the_same_wherever_they_are_found(tmp_path: Path, 
     labels = pd.Series(["dust", "camp"] * 20, dtype="string")
     scoring = Scoring(fitted, labels, np.full(70, -1), OutlierSettings(k=3, trees=10), seed=0)
     for make in (placing, scoring):
-        here, there = (over_rows(some, make, where, "x") for where in (HERE, RAY))
+        here, there = over_rows(replace(some, folder=None), make, HERE, "x"), over_rows(some, make, RAY, "x")
         assert set(here) == set(there)
         for name in here:
             np.testing.assert_allclose(here[name], there[name], rtol=1e-6)
     assert {"knn", "whitened", "mahalanobis", "isolation_forest"} == set(here)
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Multiplies; stops like a kill at a slice that begins at `killed_at`, and notes those it was asked for."""
+
+    by: np.ndarray
+    asked: tuple[list[int], ...]
+    killed_at: int | None = None
+
+    def __call__(self) -> Rows:
+        def find(z: np.ndarray, step: slice) -> Arrays:
+            if step.start == self.killed_at:
+                raise KeyboardInterrupt
+            self.asked[0].append(step.start)
+            return {"x": z @ self.by}
+
+        return find
+
+
+@pytest.fixture
+def same_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a Scaled was asked, and when it dies, does not decide what it finds."""
+    digest = parts._digest
+    monkeypatch.setattr(parts, "_digest", lambda value: digest((value[0].by, *value[1:])))
+    monkeypatch.setattr(parts, "SLICE", 16)
+
+
+def test_the_same_command_goes_on_where_it_was_killed(tmp_path: Path, same_name: None) -> None:
+    some, by, first, then, told = vectors(tmp_path), np.arange(3.0), list[int](), list[int](), list[int]()
+    with pytest.raises(KeyboardInterrupt):
+        over_rows(some, Scaled(by, (first,), killed_at=48), HERE, "x")
+    found = over_rows(some, Scaled(by, (then,)), HERE, "x", told.append)
+    assert (first, then) == ([0, 16, 32], [48, 64])
+    assert sum(told) == 70
+    np.testing.assert_array_equal(
+        found["x"], over_rows(replace(some, folder=None), Scaled(by, (then,)), HERE, "x")["x"]
+    )
+
+
+def test_other_values_or_rows_begin_anew(tmp_path: Path, same_name: None) -> None:
+    some, asked = vectors(tmp_path), list[int]()
+    for of, by in (
+        (some, np.arange(3.0)),
+        (some, np.arange(3.0) + 1e-9),
+        (some.at(np.arange(69, -1, -1)), np.arange(3.0)),
+    ):
+        before = len(asked)
+        found = over_rows(of, Scaled(by, (asked,)), HERE, "x")
+        assert len(asked) == before + 5
+        np.testing.assert_array_equal(found["x"], of.copied() @ by)
+    some.forget()
+    assert not (tmp_path / "run" / "parts").exists()
+
+
+def test_digest_tells_every_field_apart() -> None:
+    z, labels = np.eye(3, dtype=np.float32), pd.Series(["dust", pd.NA, "camp"], dtype="string")
+    scoring = Scoring(z, labels, np.full(3, -1), OutlierSettings(), seed=0)
+    others = [
+        replace(scoring, bulk=z.astype(float)), replace(scoring, bulk=z[:, :2]), replace(scoring, own=np.zeros(3, int)),
+        replace(scoring, labels=labels[::-1]), replace(scoring, settings=OutlierSettings(k=3)),
+        replace(scoring, seed=1),
+        Placing(z, {"a": z}, {}), Placing(z, {}, {"a": z}), Placing(z, {"b": z}, {}),
+    ]  # fmt: skip
+    assert len({parts._digest(one) for one in [scoring, *others]}) == 1 + len(others)
+    assert parts._digest(scoring) == parts._digest(copy.deepcopy(scoring))
 
 
 @pytest.mark.ray
@@ -107,7 +174,8 @@ def test_a_real_cluster_finds_the_same(tmp_path: Path, monkeypatch: pytest.Monke
     some = vectors(tmp_path)
     fitted = np.random.default_rng(3).normal(size=(40, 3)).astype(np.float32)
     placing = Placing(fitted, {"one": np.arange(40) % 3}, {"umap": fitted[:, :2]})
-    here, there = (over_rows(some, placing, where, "x") for where in (HERE, EngineSettings("ray", workers=2)))
+    here = over_rows(replace(some, folder=None), placing, HERE, "x")
+    there = over_rows(some, placing, EngineSettings("ray", workers=2), "x")
     assert set(here) == {"one", "umap"}
     for name in here:
         np.testing.assert_allclose(here[name], there[name], rtol=1e-6)

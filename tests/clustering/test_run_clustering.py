@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -252,6 +253,31 @@ def test_a_large_core_is_fitted_in_part_and_the_rest_is_placed(
     ranked = read_parquet(consensus.path / "outliers.parquet")
     assert len(ranked) == N_CORE
     assert set(ranked.nsmallest(3, "rank")["particle_id"]) == {f"c{i}" for i in STRANGE}
+
+
+def test_a_killed_search_goes_on_with_what_was_placed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    particles, common = particle_set(tmp_path), RunSettings(work_dir=tmp_path)
+    particles = replace(particles, table=particles.table.assign(bag=pd.NA))
+    latent, how = latent_run("vae", particles, common, 0), replace(HOW, fit_sample=100)
+    (whole,), _ = run_clustering(particles, [latent], HOW, how, common)
+    assert not (tmp_path / "parts").exists(), "nothing is left of what was kept"
+    with monkeypatch.context() as killed:
+        killed.setattr("clustering.outliers.Scoring.__call__", raising(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_clustering(particles, [latent], HOW, how, common)
+    assert {path.name.split("-")[0] for path in (tmp_path / "parts").iterdir()} == {"placing", "scoring"}
+    monkeypatch.setattr("clustering.placing.Placing.__call__", raising(AssertionError))
+    (again,), _ = run_clustering(particles, [latent], HOW, how, common)
+    for name in ("clusters.parquet", "maps.parquet", "outliers.parquet", "known.parquet"):
+        pd.testing.assert_frame_equal(read_parquet(again.path / name), read_parquet(whole.path / name))
+    assert not (tmp_path / "parts").exists()
+
+
+def raising(error: type[BaseException]) -> Callable[..., None]:
+    def call(*_: object) -> None:
+        raise error
+
+    return call
 
 
 def test_too_small_a_sample_is_refused() -> None:
