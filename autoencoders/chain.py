@@ -25,6 +25,11 @@ class ChainSettings:
     model: AutoencoderSettings = field(default_factory=AutoencoderSettings)
     """Autoencoders and training."""
 
+    def __post_init__(self) -> None:
+        for name in ("pretrain_epochs", "flow_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: give at least 1")
+
 
 def train_models(
     latents: Sequence[str], particles: ParticleSet, settings: Any, chain: ChainSettings, common: RunSettings

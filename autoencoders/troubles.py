@@ -99,7 +99,6 @@ def overfitted(seen: torch.Tensor, unseen: torch.Tensor, role: str, core_too: bo
     if share <= max(REDRAWN_WORSE, 0.5 + _SURE * chance):
         return None
     alone = "--no-data-labeled, " if role == "labeled" and core_too else ""
-    alone = "--data-labeled, " if role == "core" else alone
     return (
         f"overfitting to the {role} set: crops of validation are redrawn worse than those trained on in {share:.0%} of "
         f"the pairs (fair: 50%); give fewer --epochs, {alone}or a smaller --latent-dim"

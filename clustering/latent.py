@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from clustering.consensus import consensus, ranks
-from clustering.groups import GroupSettings, dbscan, hdbscan_groups, kmeans
+from clustering.groups import NOISE, GroupSettings, dbscan, hdbscan_groups, kmeans
 from clustering.maps import MapSettings, tsne_map, umap_map
 from clustering.metrics import best_cluster, group_metrics, outlier_metrics
 from clustering.outliers import OutlierSettings, latent_scores
@@ -122,7 +122,7 @@ def _groups(
     """Labels of each method and `glosh`, all on the map that the user sees; and what was chosen on the way."""
     density, eps = dbscan(xy, how)
     tree = hdbscan_groups(xy, how)
-    n = how.n_clusters or n_classes or max(2, len(np.unique(tree.labels)) - 1)
+    n = how.n_clusters or n_classes or max(2, len(np.unique(tree.labels[tree.labels != NOISE])))
     groups = {
         "kmeans": kmeans(xy, n, seed),
         "dbscan": density,

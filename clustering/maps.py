@@ -31,6 +31,14 @@ class MapSettings:
     map_seed: bool = True
     """--no-map-seed lets UMAP use all cores; the map then differs from run to run."""
 
+    def __post_init__(self) -> None:
+        if self.neighbors < 2:
+            raise UserError(f"--neighbors {self.neighbors}: give at least 2")
+        if not 0 <= self.min_dist <= 1:
+            raise UserError(f"--min-dist {self.min_dist}: give a number from 0 to 1")
+        if not 1 <= self.perplexity < float("inf"):
+            raise UserError(f"--perplexity {self.perplexity}: give at least 1")
+
 
 def reduced(z: np.ndarray) -> np.ndarray:
     """Wide latents to at most 40 principal components: (N, D) -> (N, min(D, 40)) float32."""

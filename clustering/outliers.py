@@ -13,6 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from clustering.parts import HERE, Arrays, Rows, Vectors, in_memory, over_rows
 from particles.latents import Latents
 from provenance.engine import EngineSettings
+from provenance.errors import UserError
 
 PER_ROW = ("neg_max_logit", "reconstruction", "kl", "neg_elbo")
 """Index columns of latents that are scores as they stand: the first of the classifier (Vaze et al. 2022,
@@ -29,6 +30,11 @@ class OutlierSettings:
     """Leading principal components that the whitened kNN score looks at; at most half the dimensions of a latent."""
     trees: int = 200
     """Trees of the isolation forest."""
+
+    def __post_init__(self) -> None:
+        for name in ("k", "components", "trees"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name} {getattr(self, name)}: give at least 1")
 
 
 Scorer = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -6,6 +6,7 @@ goes on where it was killed, and anything else starts anew.
 
 import hashlib
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import pandas as pd
 from provenance.engine import EngineSettings, Work, each_part
 from provenance.errors import UserError
 from provenance.files import replacing
+from provenance.run import code
 
 Arrays = dict[str, np.ndarray]
 Rows = Callable[[np.ndarray, slice], Arrays]
@@ -93,7 +95,9 @@ def over_rows(
             found.append(find(vectors.at(step).copied(), step))
             tick(step.stop - step.start)
         return _joined(found)
-    folder = vectors.folder / f"{what.replace(' ', '-')}-{_digest((make, str(vectors.path), vectors.rows, SLICE))}"
+    folder = (
+        vectors.folder / f"{what.replace(' ', '-')}-{_digest((make, str(vectors.path), vectors.rows, SLICE, code()))}"
+    )
     vectors.kept.append(folder)
     with replacing(folder / "rows.npy") as beside:
         np.save(beside, vectors.rows, allow_pickle=False)
@@ -128,7 +132,12 @@ class _Worker:
         return self.folder / f"{number:05d}.npz"
 
     def done(self, number: int) -> bool:
-        return self.part(number).exists()
+        """Whether a part is there, whole; one that a full disk or a crash has cut is found again."""
+        try:
+            _read(self.part(number))
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            return False
+        return True
 
     def __call__(self) -> Work:
         find, z = self.make(), _mapped(self.path)

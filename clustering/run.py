@@ -70,10 +70,14 @@ def find_latents(latent: str, particles: ParticleSet, common: RunSettings) -> li
     kind = latent.partition("/")[0]
     if kind != "all" and kind not in LATENTS:
         raise UserError(f"--latent {latent}: no such latent; there are {', '.join(LATENTS)} and all")
-    # without labels there is no classifier, and `all` means the autoencoders
-    every = [name for name in LATENTS if particles.classes or name != "classifier"]
-    specs = every if kind == "all" else [latent]
+    specs = _every_latent(particles, common) if kind == "all" else [latent]
     return [find(spec, common.work, "z.npy", particles.fingerprint) for spec in specs]
+
+
+def _every_latent(particles: ParticleSet, common: RunSettings) -> list[str]:
+    """Without labels no classifier was trained here, but one of other data may have encoded this."""
+    has_classifier = particles.classes or classifier_beside([], common.work, particles.fingerprint)
+    return [name for name in LATENTS if has_classifier or name != "classifier"]
 
 
 def run_clustering(
@@ -119,15 +123,12 @@ def run_clustering(
 
 def _kept(particles: ParticleSet, runs: Sequence[Run], how: ClusteringSettings, common: RunSettings) -> Kept:
     rows, drop = particles.table, how.drop_class
-    unknown = [name for name in drop if name not in particles.classes]
-    if unknown:
-        has = ", ".join(particles.classes) or "no classes"
-        raise UserError(f"--drop-class {unknown[0]}: the classifier knows no such class; this data has {has}")
+    predicted = _predicted(particles, runs, common, needed=bool(drop))
+    refuse_unknown_classes(drop, particles.classes or _names(predicted))
     core = rows.loc[rows["role"] == "core", "particle_id"]
     known = rows.loc[rows["label"].notna() & (rows["split"] == "test"), "particle_id"]
     if known.empty:  # the test split plays the core; the validation split has at most chosen an epoch
         known = rows.loc[rows["label"].notna() & (rows["split"] == "val"), "particle_id"]
-    predicted = _predicted(particles, runs, common, needed=bool(drop))
     if drop and predicted is not None:
         n = len(core)
         core, known = (ids[~predicted.loc[ids].isin(list(drop)).to_numpy()] for ids in (core, known))
@@ -136,6 +137,18 @@ def _kept(particles: ParticleSet, runs: Sequence[Run], how: ClusteringSettings, 
     learned = rows[(rows["role"] == "labeled") & (rows["split"] == "train")]
     reference = learned.loc[stratified(learned["label"], how.fit_sample, common.seed), "particle_id"]
     return Kept(core, known, reference, predicted, _fitted(core, rows, predicted, how.fit_sample, common.seed))
+
+
+def refuse_unknown_classes(drop: Sequence[str], classes: Sequence[str]) -> None:
+    """Raise a UserError for a class to drop that no particle can be called."""
+    unknown = [name for name in drop if name not in classes]
+    if unknown:
+        has = ", ".join(classes) or "no classes"
+        raise UserError(f"--drop-class {unknown[0]}: the classifier knows no such class; this data has {has}")
+
+
+def _names(predicted: pd.Series | None) -> list[str]:
+    return [] if predicted is None else sorted(predicted.dropna().unique())
 
 
 def _fitted(core: pd.Series, rows: pd.DataFrame, predicted: pd.Series | None, most: int, seed: int) -> pd.Series | None:
@@ -150,8 +163,6 @@ def _fitted(core: pd.Series, rows: pd.DataFrame, predicted: pd.Series | None, mo
 
 def _predicted(particles: ParticleSet, runs: Sequence[Run], common: RunSettings, needed: bool) -> pd.Series | None:
     """By id, what the classifier among `runs` says, else the one they started from, else the newest."""
-    if not particles.classes:
-        return None
     classifier = classifier_beside(runs, common.work, particles.fingerprint)
     if classifier is None and needed:
         raise UserError(f"--drop-class needs a classifier: run `{TRAINED_BY['classifier']}` with the same --data")

@@ -25,8 +25,11 @@ from particles.sets import ParticleSet
 from provenance.errors import UserError
 from provenance.files import replacing
 from provenance.run import TRAINED_BY, Run, RunSettings, resumed, started
+from provenance.settings import plain
 
 _QUICK = 10.0
+_MAY_CHANGE = {"data", "work_dir", "resume", "devices", "num_nodes", "strategy"}
+"""Settings of a run that may be others when it is resumed."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ def open_run(
     """A new run, or the one that `--resume` names.
 
     Raises:
-        UserError: the run to resume is of another kind or saw other data, or there are not as many devices as asked.
+        UserError: the run to resume is of another kind, saw other data, had other settings, or still runs; or there
+            are not as many devices as asked.
     """
     check_devices(how.devices, how.num_nodes)
     if how.resume is None:
@@ -86,7 +90,29 @@ def open_run(
         raise UserError(
             f"--resume {how.resume}: not a run of kind '{kind}' on this data; start a new run without --resume"
         )
+    changed = changed_settings(run.config, plain(settings))
+    if changed:
+        raise UserError(
+            f"--resume {how.resume}: {changed[0]} is not what the run was started with; leave it away, or start a new "
+            "run without --resume"
+        )
     return resumed(run)
+
+
+def changed_settings(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Flags of settings that decide a training and are not what they were; which data, its fingerprint has told.
+
+    Args:
+        was: config.json of a run.
+        now: the same of the command that is to go on with it.
+    """
+    found = []
+    for name in now.keys() & was.keys() - _MAY_CHANGE:
+        if isinstance(now[name], dict) and isinstance(was[name], dict):
+            found += changed_settings(was[name], now[name])
+        elif now[name] != was[name]:
+            found.append(f"--{name.replace('_', '-')} {now[name]}")
+    return sorted(found)
 
 
 def loaders(
@@ -185,6 +211,21 @@ class Curves(Callback):
             frame.astype({"epoch": int}).to_csv(beside, index=False)
 
 
+class Checkpoint(ModelCheckpoint):
+    """Knows the best epoch in a folder that was moved too: Lightning forgets it there, and any epoch would be best."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a checkpoint's state, its paths as they are now."""
+        folder = Path(self.dirpath or "")
+        paths = {name: _moved(path, folder) for name, path in state_dict.items() if name.endswith("_model_path")}
+        best = {_moved(path, folder): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **paths, "best_k_models": best, "dirpath": self.dirpath})
+
+
+def _moved(path: str, folder: Path) -> str:
+    return str(folder / Path(path).name) if path else path
+
+
 def fit(
     model: L.LightningModule, data: ParticleData, run: Run, settings: FitSettings, seed: int, monitor: str,
     watching: Sequence[Callback] = (),
@@ -220,7 +261,7 @@ def _train(
     keep_memory()
     # two of them, because save_last writes only when the best one is written too
     best, last = (
-        ModelCheckpoint(
+        Checkpoint(
             dirpath=run.path, filename=name, monitor=by, enable_version_counter=False, save_on_train_epoch_end=True
         )
         for name, by in (("best", monitor), ("last", None))

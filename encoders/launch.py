@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from functools import wraps
 from pathlib import Path
@@ -28,6 +29,7 @@ from torch import multiprocessing
 from torch.multiprocessing.spawn import ProcessContext, ProcessException
 
 from encoders.ranks import GlobalBatchNorms
+from provenance.engine import cores
 from provenance.errors import UserError
 
 S = TypeVar("S")
@@ -46,6 +48,8 @@ def launcher() -> ClusterEnvironment | None:
         UserError: SLURM was asked for tasks in a way that Lightning does not take.
     """
     for kind in (TorchElasticEnvironment, SLURMEnvironment):
+        if kind is SLURMEnvironment and "SLURM_STEP_NUM_TASKS" not in os.environ:
+            continue  # in a batch job, but not started by srun: there are no others to wait for
         if kind.detect():
             try:
                 found = kind()
@@ -61,8 +65,8 @@ def check_devices(devices: int, num_nodes: int) -> None:
     Raises:
         UserError: more than there are, several nodes without a launcher, or a launcher that started another number.
     """
-    gpus, cores = torch.cuda.device_count(), _cores()
-    there, kind = (gpus, "GPU(s)") if gpus else (cores, "CPU core(s) and no GPU")
+    gpus = torch.cuda.device_count()
+    there, kind = (gpus, "GPU(s)") if gpus else (cores(), "CPU core(s) and no GPU")
     if devices > max(1, there):
         raise UserError(f"--devices {devices}: this machine has {there} {kind}; give at most {there}")
     others = launcher()
@@ -134,11 +138,6 @@ def led(main: Callable[[S], Any]) -> Callable[[S], Any]:
     return leading
 
 
-def _cores() -> int:
-    """Those that this process may use, where the system tells (a batch system may lend few of many)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _backend() -> str:
     return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
 
@@ -190,6 +189,7 @@ def _spawned(task: Callable[..., None], args: tuple[Any, ...], devices: int) -> 
                 pass
         except ProcessException:
             _name_the_killed(started)
+            _pass_on(Path(folder) / "error")
             raise
         finally:
             for process in started.processes:
@@ -206,6 +206,11 @@ def _name_the_killed(started: ProcessContext) -> None:
                             "go on with --resume RUN") from None  # fmt: skip
 
 
+def _pass_on(told: Path) -> None:
+    if told.exists():
+        raise UserError(told.read_text(encoding="utf-8")) from None
+
+
 def _take_part(rank: int, devices: int, meeting: Path, task: Callable[..., None], args: tuple[Any, ...]) -> None:
     """One of the processes that `_spawned` has started."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -215,7 +220,12 @@ def _take_part(rank: int, devices: int, meeting: Path, task: Callable[..., None]
         torch.cuda.set_device(rank)
     dist.init_process_group(_backend(), init_method=f"file://{meeting}", rank=rank, world_size=devices)
     # torch hands tensors over in shared memory: without a copy all processes would train the same numbers
-    task(*(copy.deepcopy(arg) if isinstance(arg, torch.nn.Module) else arg for arg in args))
+    try:
+        task(*(copy.deepcopy(arg) if isinstance(arg, torch.nn.Module) else arg for arg in args))
+    except (UserError, OSError) as error:  # what a user can mend; the others then fail for want of this one
+        with suppress(FileExistsError), (meeting.parent / "error").open("x", encoding="utf-8") as told:
+            told.write(str(error))
+        raise
     dist.destroy_process_group()
 
 

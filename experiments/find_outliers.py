@@ -8,7 +8,7 @@ from typing import Any
 
 from autoencoders.chain import ChainSettings, train_models
 from autoencoders.train import AutoencoderSettings
-from clustering.run import ClusteringSettings, run_clustering
+from clustering.run import ClusteringSettings, refuse_unknown_classes, run_clustering
 from encoders.fit import FitSettings
 from encoders.launch import led
 from figures.draw import draw_all
@@ -39,6 +39,7 @@ def main(settings: Settings) -> Path:
     begun = time.perf_counter()
     particles = open_set(settings.data, settings.common)
     print(describe(particles))
+    refuse_unknown_classes(settings.clustering.drop_class, particles.classes)  # before the models take their time
     runs = train_models(LATENTS, particles, settings, settings.chain, settings.common)
     clustered, consensus = run_clustering(particles, runs, settings, settings.clustering, settings.common)
     defaults = plain(Settings())

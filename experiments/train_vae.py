@@ -7,6 +7,7 @@ from autoencoders.models import Kind
 from autoencoders.train import AutoencoderSettings, train_autoencoder
 from encoders.launch import led
 from particles.sets import DataSettings, open_set
+from provenance.errors import UserError
 from provenance.run import RunSettings
 from provenance.settings import entry
 
@@ -27,6 +28,10 @@ class Settings:
     """Model and training."""
     common: RunSettings = field(default_factory=RunSettings)
     """Seed and folders."""
+
+    def __post_init__(self) -> None:
+        if self.flow_steps < 1:
+            raise UserError(f"--flow-steps {self.flow_steps}: give at least 1")
 
 
 def main(settings: Settings) -> None:

@@ -37,7 +37,8 @@ class EngineSettings:
     address: str | None = None
     """Ray: host:port of the cluster's head; default $RAY_ADDRESS, else a cluster of this machine alone."""
     workers: int | None = None
-    """Processes at once; default one for each GPU, where there is none one for each CPU."""
+    """Processes at once; default one for each CPU that this process may use, or, encoding, one where it has a GPU; on a
+    cluster one for each of its GPUs, where there are none one for each CPU."""
 
 
 def each_part(
@@ -68,7 +69,7 @@ def each_part(
     if not missing:
         return
     if where.engine == "local":
-        counts = _here(missing, make_worker, where.workers or os.cpu_count() or 1)
+        counts = _here(missing, make_worker, where.workers or cores())
     else:
         from provenance.ray_cluster import on_ray  # Ray is optional, and slow to import
 
@@ -78,6 +79,11 @@ def each_part(
         for count in counts:
             bars.advance(bar, count)
     _wait_until_seen(missing, done)
+
+
+def cores() -> int:
+    """Those that this process may use, where the system tells (a batch system may lend few of many)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def refuse_contradiction(where: EngineSettings) -> None:

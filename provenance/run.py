@@ -50,6 +50,10 @@ class RunSettings:
     work_dir: Path | None = None
     """Where runs/, packed/ and figures/ are written: default $NUNATAK_WORK, else the project folder."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"--seed {self.seed}: give a number from 0 to {2**32 - 1}")
+
     @property
     def work(self) -> Path:
         """The resolved work folder."""
@@ -116,9 +120,9 @@ def started(
         run.path / "run.json",
         {
             "status": "running", "argv": sys.argv, "seed": common.seed, "started": _now().isoformat(),
-            "data": data, "parents": [p.name for p in parents], "commit": _commit(), "python": sys.version.split()[0],
+            "data": data, "parents": [p.name for p in parents], **code(), "python": sys.version.split()[0],
             "machine": platform.machine(), "system": platform.platform(), "cpus": os.cpu_count(),
-            "versions": _versions(), "pid": os.getpid(),
+            "host": platform.node(), "pid": os.getpid(),
         },
     )  # fmt: skip
     with _closing(run, meter):
@@ -132,13 +136,29 @@ def resumed(run: Run) -> Iterator[Run]:
     `seconds` and all that it cost become the sum over all stretches. Of one that was killed, up to a minute is lost.
 
     Raises:
-        UserError: `$NUNATAK_G_CO2_PER_KWH` is wrong.
+        UserError: `$NUNATAK_G_CO2_PER_KWH` is wrong, or the run still runs.
     """
+    _refuse_running(run)
     meter = Meter(_spent_before(run))
-    gone_on = {"when": _now().isoformat(), "commit": _commit(), "versions": _versions()}
-    run.record(status="running", resumed=[*run.info.get("resumed", []), gone_on], pid=os.getpid(), error=None)
+    gone_on = {"when": _now().isoformat(), **code()}
+    run.record(
+        status="running", resumed=[*run.info.get("resumed", []), gone_on], host=platform.node(), pid=os.getpid(),
+        error=None,
+    )  # fmt: skip
     with _closing(run, meter):
         yield run
+
+
+def _refuse_running(run: Run) -> None:
+    """Two writers of one run would lose both. Of another machine's process nothing is known."""
+    info = run.info
+    if info["status"] != "running" or info.get("host") != platform.node() or info["pid"] == os.getpid():
+        return
+    try:
+        os.kill(info["pid"], 0)
+    except OSError:
+        return
+    raise UserError(f"{run.path}: process {info['pid']} is still at it; wait for it, or stop it first")
 
 
 def _spent_before(run: Run) -> Spent:
@@ -201,7 +221,10 @@ def classifier_beside(runs: Sequence[Run], work: Path, fingerprint: str) -> Run 
         fingerprint: of the data.
     """
     parents = [Run(work / "runs" / name) for run in runs for name in run.info["parents"]]
-    named = [run for run in [*runs, *parents] if run.kind == "classifier" and (run.path / "index.parquet").exists()]
+    named = [
+        run for run in [*runs, *parents] if run.kind == "classifier" and (run.path / "index.parquet").exists()
+        and run.info["data"]["fingerprint"] == fingerprint
+    ]  # fmt: skip
     try:
         return named[0] if named else find("classifier", work, "index.parquet", fingerprint)
     except UserError:
@@ -227,6 +250,11 @@ def _stamp(commit: str, seed: int) -> str:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def code() -> dict[str, Any]:
+    """What decides a result beside settings and data: `commit` and `versions` of the libraries."""
+    return {"commit": _commit(), "versions": _versions()}
 
 
 def _commit() -> str:

@@ -1,5 +1,6 @@
 """Two CPU processes train as one does: the same latents, curves and run, and a killed one can be gone on with."""
 
+import errno
 import os
 import signal
 import socket
@@ -50,11 +51,19 @@ class Killing(Watch):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Full(Watch):
+    """The second process finds no room on the disk."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not ranks.first():
+            raise OSError(errno.ENOSPC, "No space left on device", "last.ckpt")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def tiny() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("autoencoders.models.ResNet18Trunk", UnbiasedTrunk)
-        patch.setattr("encoders.launch._cores", lambda: 2)
+        patch.setattr("encoders.launch.cores", lambda: 2)
         yield
 
 
@@ -125,6 +134,14 @@ def test_a_killed_process_ends_in_one_line_and_the_run_can_be_resumed(
     resumed = train(particles, common, replace(TWO, fit=replace(TWO.fit, resume=broken.path)))
     assert resumed.path == broken.path
     assert_same_results(two, resumed)
+
+
+def test_what_a_process_cannot_do_is_said_in_one_line(
+    particles: ParticleSet, common: RunSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoencoders.train.Watch", Full)
+    with pytest.raises(UserError, match=r"No space left on device: 'last.ckpt'"):
+        train(particles, common, TWO)
 
 
 @dataclass(frozen=True)

@@ -97,3 +97,13 @@ def test_the_number_of_linear_algebra_threads_changes_no_bit(of: Callable[[np.nd
         with threadpool_limits(threads):
             found.append(of(z).tobytes())
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "way_out"),
+    [({"neighbors": 1}, "at least 2"), ({"min_dist": -0.1}, "0 to 1"), ({"perplexity": 0.5}, "at least 1"),
+     ({"perplexity": float("nan")}, "at least 1")],
+)  # fmt: skip
+def test_maps_that_cannot_be_made_are_refused(changes: dict[str, float], way_out: str) -> None:
+    with pytest.raises(UserError, match=f"give .*{way_out}"):
+        MapSettings(**changes)

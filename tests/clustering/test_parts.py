@@ -1,4 +1,5 @@
 import copy
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,7 +47,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sizes: Sequence[int], done: Callable[[int], bool], make: Callable[[], Work], where: EngineSettings, what: str
     ) -> None:
         assert where.engine == "ray"
-        work = copy.deepcopy(make)()
+        work = pickle.loads(pickle.dumps(make))()
         for part in reversed(range(len(sizes))):
             assert not done(part)
             assert work(part) == sizes[part]
@@ -138,6 +139,24 @@ def test_the_same_command_goes_on_where_it_was_killed(tmp_path: Path, same_name:
     np.testing.assert_array_equal(
         found["x"], over_rows(replace(some, folder=None), Scaled(by, (then,)), HERE, "x")["x"]
     )
+
+
+def test_a_cut_part_is_found_again(tmp_path: Path, same_name: None) -> None:
+    some, by, first, then = vectors(tmp_path), np.arange(3.0), list[int](), list[int]()
+    whole = over_rows(some, Scaled(by, (first,)), HERE, "x")
+    (cut,) = (tmp_path / "run" / "parts").glob("*/00002.npz")
+    cut.write_bytes(cut.read_bytes()[:-40])
+    found = over_rows(some, Scaled(by, (then,)), HERE, "x")
+    assert then == [32]
+    np.testing.assert_array_equal(found["x"], whole["x"])
+
+
+def test_other_code_begins_anew(tmp_path: Path, same_name: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    some, asked = vectors(tmp_path), list[int]()
+    for commit in ("a", "b"):
+        monkeypatch.setattr(parts, "code", lambda commit=commit: {"commit": commit})
+        over_rows(some, Scaled(np.arange(3.0), (asked,)), HERE, "x")
+    assert len(asked) == 10
 
 
 def test_other_values_or_rows_begin_anew(tmp_path: Path, same_name: None) -> None:

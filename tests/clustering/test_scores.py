@@ -26,6 +26,7 @@ from clustering.outliers import (
     whitened_knn_distance,
 )
 from particles.latents import Latents
+from provenance.errors import UserError
 
 
 def points(n: int, dims: int = 5, seed: int = 0) -> np.ndarray:
@@ -373,3 +374,9 @@ def test_the_number_of_threads_changes_no_bit() -> None:
         with threadpool_limits(threads):
             found.append(latent_scores(latents, latents.where(np.zeros(600, bool)), OutlierSettings(trees=10), 0))
     assert found[0].to_numpy().tobytes() == found[1].to_numpy().tobytes()
+
+
+@pytest.mark.parametrize("name", ["k", "components", "trees"])
+def test_settings_that_cannot_work_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"--{name} 0: give at least 1"):
+        OutlierSettings(**{name: 0})

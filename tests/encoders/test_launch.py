@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from encoders.fit import FitSettings
-from encoders.launch import check_devices, led, together, trainer_options
+from encoders.launch import check_devices, launcher, led, together, trainer_options
 from provenance.errors import UserError
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "4", "RANK": "1", "MASTER_ADDR": "nowhere", "MASTER_PORT": "1"}
@@ -25,7 +25,7 @@ def test_settings_that_do_not_fit_together(settings: dict[str, int], line: str) 
 
 
 def test_more_devices_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("encoders.launch._cores", lambda: 3)
+    monkeypatch.setattr("encoders.launch.cores", lambda: 3)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     check_devices(3, 1)
     with pytest.raises(UserError, match=r"--devices 4: this machine has 3 CPU core\(s\) and no GPU; give at most 3"):
@@ -43,6 +43,15 @@ def test_nodes_need_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     check_devices(1, 4)
     with pytest.raises(UserError, match="4 processes were started, but --devices 1 and --num-nodes 2 are for 2"):
         check_devices(1, 2)
+
+
+def test_a_batch_script_without_srun_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_NTASKS_PER_NODE", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS"):
+        assert launcher() is None, "one that waited here would wait for processes that nobody starts"
+        monkeypatch.setenv(name, "4")
+    found = launcher()
+    assert found is not None
+    assert found.world_size() == 4
 
 
 def test_one_process_needs_nothing() -> None:

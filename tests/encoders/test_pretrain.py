@@ -1,6 +1,8 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from encoders import pretrain as module
 from encoders.classifier import load_classifier
 from encoders.encode import encode_classifier
-from encoders.fit import FitSettings, SeedEachStep, loaders
+from encoders.fit import Checkpoint, FitSettings, SeedEachStep, changed_settings, loaders
 from encoders.pretrain import ClassifierSettings, pretrain
 from particles.latents import read_latents
 from particles.loader import ParticleData
@@ -131,6 +133,38 @@ def test_resume_refuses_another_kind_or_other_data(
     (elsewhere / "run.json").write_bytes((straight.path / "run.json").read_bytes())
     with pytest.raises(UserError, match="not a run of kind 'classifier'"):
         pretrain(particles, DATA, CLASSES_ALONE, FitSettings(resume=elsewhere), common)
+
+
+def test_resume_refuses_other_settings(
+    straight: Run, particles: ParticleSet, common: RunSettings, what: ClassifierSettings
+) -> None:
+    before = straight.info
+    with pytest.raises(UserError, match=r"--n-core 21 is not what the run was started with"):
+        pretrain(particles, replace(DATA, n_core=21), what, replace(HOW, resume=straight.path), common)
+    assert straight.info == before, "a finished run is not touched"
+
+
+def test_what_may_change_and_what_may_not() -> None:
+    was = {"data": {"data": "a"}, "model": {"fit": {"epochs": 2, "devices": 1, "resume": None}, "latent_dim": 32}}
+    now = {"data": {"data": "b"}, "model": {"fit": {"epochs": 2, "devices": 2, "resume": "x"}, "latent_dim": 32}}
+    assert changed_settings(was, now) == []
+    now["model"] |= {"fit": {"epochs": 3}, "latent_dim": 16}
+    assert changed_settings(was, now) == ["--epochs 3", "--latent-dim 16"]
+
+
+def test_a_moved_run_knows_its_best_epoch(tmp_path: Path) -> None:
+    path, score = f"{tmp_path}/old/best.ckpt", torch.tensor(0.25)
+    state = Checkpoint(dirpath=tmp_path / "old", filename="best", monitor="val_loss").state_dict()
+    state |= {"best_model_score": score, "best_model_path": path, "kth_best_model_path": path,
+              "best_k_models": {path: score}}  # fmt: skip
+    moved = Checkpoint(dirpath=tmp_path / "new", filename="best", monitor="val_loss")
+    moved.load_state_dict(state)
+    here = str(tmp_path / "new" / "best.ckpt")
+    assert moved.best_model_score == score
+    assert (moved.best_model_path, moved.best_k_models) == (here, {here: score})
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(reduce_boolean_decision=bool))
+    assert not moved.check_monitor_top_k(trainer, torch.tensor(0.5)), "a worse epoch is not best"
+    assert moved.check_monitor_top_k(trainer, torch.tensor(0.2))
 
 
 def test_one_class_is_too_few(particles: ParticleSet, common: RunSettings) -> None:

@@ -1,6 +1,7 @@
 """The life of a run: its own folder, running, then finished or failed; and how the next script finds it."""
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -120,6 +121,28 @@ def test_a_resumed_run_goes_on_in_its_folder(common: RunSettings) -> None:
         assert again.info["status"] == "running"
     assert again.path == run.path
     assert (run.info["status"], run.info["started"]) == ("finished", begun)
+
+
+def test_a_run_that_still_runs_is_not_resumed(common: RunSettings) -> None:
+    run = failed(common)
+    with subprocess.Popen(["sleep", "60"]) as alive:
+        run.record(status="running", pid=alive.pid)
+        with pytest.raises(UserError, match=f"process {alive.pid} is still at it"), resumed(run):
+            pass
+        run.record(host="elsewhere")
+        with resumed(run):
+            pass
+        run.record(status="running", pid=alive.pid, host=platform.node())
+        alive.kill()
+    with resumed(run):
+        pass
+    assert run.info["status"] == "finished"
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_library_takes_is_refused(seed: int) -> None:
+    with pytest.raises(UserError, match=f"--seed {seed}: give a number from 0 to 4294967295"):
+        RunSettings(seed)
 
 
 def test_the_newest_finished_run_is_found(common: RunSettings, monkeypatch: pytest.MonkeyPatch) -> None:
