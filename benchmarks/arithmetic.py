@@ -5,7 +5,7 @@
 
 `split`: the parts of a step, and the share of the machine's best matrix product that trunk and decoder reach.
 `equality`: latents in float32 and in bf16, and whether the same particles are the strangest. `switches`: freed memory
-kept, AdamW fused, torch.compile. What is timed runs in processes of its own, in turn; the values are medians.
+kept, AdamW fused, weights' gradients on small maps, torch.compile. What is timed runs in processes of its own, in turn; the values are medians.
 """
 
 import json
@@ -39,6 +39,7 @@ from encoders.classifier import load_classifier
 from encoders.encode import BATCH, encode_classifier
 from encoders.fit import FitSettings, fit, loaders
 from encoders.pretrain import ClassifierSettings, pretrain
+from encoders.small_maps import MOST_PIXELS
 from particles.latents import Latents
 from particles.loader import augmented
 from particles.sets import DataSettings, ParticleSet, open_set
@@ -51,6 +52,7 @@ SIDES = (1024, 2048, 4096)
 """Of the square matrices whose fastest product is the machine's ceiling."""
 STRANGEST = 100
 SWITCHED = {"as it is": "", "memory given back": "--no-keep", "AdamW not fused": "--no-fused",
+            "library's gradients": "--no-small-maps",
             "compiled": "--compiled"}  # fmt: skip
 
 
@@ -82,6 +84,8 @@ class Settings:
     """With --one: keep freed memory."""
     fused: bool = True
     """With --one: AdamW's fused step."""
+    small_maps: bool = True
+    """With --one: gradients of weights on small maps as matrix products."""
     compiled: bool = False
     """With --one: compile the model."""
 
@@ -336,6 +340,8 @@ def switched(settings: Settings) -> Values:
     bf16 = resolve_precision(settings.precision) == "bf16-mixed"
     if settings.keep:
         keep_memory()
+    if not settings.small_maps:
+        MOST_PIXELS.clear()
     torch.set_flush_denormal(True)
     images = _endless(packed(size, settings), how)
     model = AutoencoderTraining("vae", 32, size, "gaussian", 0, how.lr, 3.0).to(best_device()).train()
