@@ -5,7 +5,8 @@
 
 `split`: the parts of a step, and the share of the machine's best matrix product that trunk and decoder reach.
 `equality`: latents in float32 and in bf16, and whether the same particles are the strangest. `switches`: freed memory
-kept, AdamW fused, weights' gradients on small maps, torch.compile. What is timed runs in processes of its own, in turn; the values are medians.
+kept, AdamW fused, weights' gradients on small maps, torch.compile. What is timed runs in processes of its own, in turn;
+the values are medians.
 """
 
 import json
