@@ -29,7 +29,7 @@ from torch import multiprocessing
 from torch.multiprocessing.spawn import ProcessContext, ProcessException
 
 from encoders.ranks import GlobalBatchNorms
-from provenance.engine import cores
+from provenance.engine import cores, end_with_parent
 from provenance.errors import UserError
 
 S = TypeVar("S")
@@ -213,7 +213,7 @@ def _pass_on(told: Path) -> None:
 
 def _take_part(rank: int, devices: int, meeting: Path, task: Callable[..., None], args: tuple[Any, ...]) -> None:
     """One of the processes that `_spawned` has started."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0"}
     torch.set_num_threads(max(1, torch.get_num_threads() // devices))
     if torch.cuda.is_available():
@@ -227,11 +227,3 @@ def _take_part(rank: int, devices: int, meeting: Path, task: Callable[..., None]
             told.write(str(error))
         raise
     dist.destroy_process_group()
-
-
-def _end_with_parent() -> None:
-    """A killed command must not go on writing to a run that is being resumed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -124,11 +124,11 @@ def _start(make_worker: Callable[[], Work]) -> None:
     global _make_worker
     _make_worker = make_worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's; a part that has begun is finished
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """A pool's process would wait forever for a parent that was killed."""
+def end_with_parent() -> None:
+    """A process that its parent started must not outlive it: to wait forever, or to write to a run that is resumed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

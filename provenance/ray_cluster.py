@@ -90,7 +90,7 @@ def _crew(
         except ray.exceptions.RayError as error:
             lost[part] += 1
             if lost[part] >= TRIES * (n if part is None else 1):
-                raise UserError(_ended(part, error)) from error
+                raise UserError(_ended(part, lost[part], error)) from error
             if part is not None:
                 todo.appendleft(part)
             doing.update([begin()])
@@ -124,10 +124,10 @@ def _first(ray: Any, answers: list[Any], note: str) -> Any:
             began = math.inf
 
 
-def _ended(part: int | None, error: Exception) -> str:
+def _ended(part: int | None, times: int, error: Exception) -> str:
     which = "its start" if part is None else f"part {part}"
     return (
-        f"{which} ended a worker of the Ray cluster {TRIES} times ({str(error).strip().splitlines()[0]}): see to "
+        f"{which} ended a worker of the Ray cluster {times} times ({str(error).strip().splitlines()[0]}): see to "
         f"memory and to the same installation on all nodes; {GO_ON}"
     )
 
