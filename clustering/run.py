@@ -123,6 +123,8 @@ def run_clustering(
 
 def _kept(particles: ParticleSet, runs: Sequence[Run], how: ClusteringSettings, common: RunSettings) -> Kept:
     rows, drop = particles.table, how.drop_class
+    if particles.classes:
+        refuse_unknown_classes(drop, particles.classes)
     predicted = _predicted(particles, runs, common, needed=bool(drop))
     refuse_unknown_classes(drop, particles.classes or _names(predicted))
     core = rows.loc[rows["role"] == "core", "particle_id"]

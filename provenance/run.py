@@ -156,7 +156,10 @@ def _refuse_running(run: Run) -> None:
         return
     try:
         os.kill(info["pid"], 0)
-    except OSError:
+        ended = Path(f"/proc/{info['pid']}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "Z"
+    except (OSError, ValueError):
+        return
+    if ended:  # and only not yet asked about by its parent
         return
     raise UserError(f"{run.path}: process {info['pid']} is still at it; wait for it, or stop it first")
 

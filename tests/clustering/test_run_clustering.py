@@ -280,6 +280,22 @@ def raising(error: type[BaseException]) -> Callable[..., None]:
     return call
 
 
+def test_a_classifier_of_other_data_counts_where_it_has_encoded_this(tmp_path: Path) -> None:
+    particles, common = particle_set(tmp_path, labels=False), RunSettings(work_dir=tmp_path)
+    others = [latent_run(kind, particles, common, seed) for seed, kind in enumerate(("ae", "vae", "planar-vae"))]
+    assert find_latents("all", particles, common) == others, "no labels, no classifier"
+    latent_run("classifier", replace(particles, fingerprint="elsewhere"), common, 4)
+    assert find_latents("all", particles, common) == others
+    encoded = latent_run("classifier", particles, common, 3)
+    assert find_latents("all", particles, common) == [encoded, *others]
+    clustered, _ = run_clustering(particles, [encoded, others[0]], HOW, replace(HOW, drop_class=("pollen",)), common)
+    left = read_parquet(clustered[0].path / "clusters.parquet")["particle_id"]
+    truth = particles.table.set_index("particle_id").loc[left, "truth"]
+    assert set(truth) == {"dust", "stranger"}
+    with pytest.raises(UserError, match=r"--drop-class ash: the classifier knows no such class; .* has dust, pollen"):
+        run_clustering(particles, [encoded], HOW, replace(HOW, drop_class=("ash",)), common)
+
+
 def test_too_small_a_sample_is_refused() -> None:
     with pytest.raises(UserError, match=r"--fit-sample 3: give at least 100"):
         ClusteringSettings(fit_sample=3)
