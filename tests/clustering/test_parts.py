@@ -1,7 +1,7 @@
 import copy
-import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +47,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         sizes: Sequence[int], done: Callable[[int], bool], make: Callable[[], Work], where: EngineSettings, what: str
     ) -> None:
         assert where.engine == "ray"
-        work = pickle.loads(pickle.dumps(make))()
+        ForkingPickler.dumps(make)  # as it is sent to another process
+        work = copy.deepcopy(make)()
         for part in reversed(range(len(sizes))):
             assert not done(part)
             assert work(part) == sizes[part]
