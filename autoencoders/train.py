@@ -111,7 +111,7 @@ def refuse_lost_orientation(how: AutoencoderSettings, particles: ParticleSet) ->
     """
     augment = resolve_augment(how.fit.augment, particles.oriented)
     if how.denoise and augment != "affine":
-        raise UserError(f"--denoise cannot undo the augmentation '{augment}': give --augment affine too")
+        raise UserError(f"--denoise cannot undo the augmentation '{augment}': give --augment affine, or --no-denoise")
 
 
 def _parents(resume: Path | None, particles: ParticleSet, common: RunSettings) -> list[Run]:

@@ -79,7 +79,7 @@ def _compare(n: int, settings: Settings) -> None:
     for method in ("kmeans", "dbscan", "hdbscan"):
         ari = adjusted_rand_score(groups[0][method], groups[1].loc[groups[0].index, method])
         print(f"{n:,} particles, {settings.sample:,} of them fitted or all, {method}: ARI of the two {ari:.4f}")
-    for name in ("knn", "whitened", "mahalanobis", "isolation_forest", "combined"):
+    for name in ("knn", "cosine", "whitened", "mahalanobis", "isolation_forest", "combined"):
         recalls = [run.results["outliers"][name]["recall_at_n"] for run in (whole, part)]
         print(f"recall_at_n by {name}: {recalls[0]:.3f} fitted whole, {recalls[1]:.3f} in part")
     print(f"minutes: {t_whole:.1f} and {t_part:.1f}", flush=True)

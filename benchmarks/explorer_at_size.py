@@ -27,7 +27,7 @@ from provenance.errors import UserError
 from provenance.run import LATENTS, PROJECT
 
 DIMENSIONS = {"classifier": 512, "ae": 32, "vae": 32, "planar-vae": 32}
-SCORES = ("hdbscan", "knn", "whitened", "mahalanobis", "isolation_forest")
+SCORES = ("hdbscan", "knn", "cosine", "whitened", "mahalanobis", "isolation_forest")
 BANK, SIDE, GROUPS = 1024, 64, 12
 LATER = 5
 

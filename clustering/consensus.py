@@ -8,6 +8,7 @@ from scipy.stats import norm
 
 WORDS = {
     "knn": "far from its nearest neighbors",
+    "cosine": "in a direction where few lie",
     "whitened": "unlike its neighbors in what seldom varies",
     "mahalanobis": "far from every known class",
     "isolation_forest": "easily isolated",
@@ -21,6 +22,7 @@ WORDS = {
 LATENT_WEIGHT = {"classifier": 1.0, "scalars": 1.0, "ae": 0.02, "vae": 0.02, "planar-vae": 0.02}
 SCORE_WEIGHT = {
     "knn": 1.0,
+    "cosine": 1.0,
     "whitened": 1.0,
     "mahalanobis": 0.5,
     "isolation_forest": 1.0,

@@ -9,6 +9,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
 
 from clustering.parts import HERE, Arrays, Rows, Vectors, in_memory, over_rows
 from particles.latents import Latents
@@ -66,8 +67,8 @@ def latent_scores(
         tick: told how many were scored.
 
     Returns:
-        N rows of the core, then C of the known: `knn`, `whitened`, `mahalanobis`, `isolation_forest`, and those of
-        `PER_ROW` that the core has.
+        N rows of the core, then C of the known: `knn`, `cosine`, `whitened`, `mahalanobis`, `isolation_forest`, and
+        those of `PER_ROW` that the core has.
     """
     # The bulk is what the models learned from. A test split that plays the core is not part of it, or a novelty that
     # comes in hundreds would be its own nearest neighbor.
@@ -103,6 +104,7 @@ class Scoring:
         """Fit every score on the bulk."""
         scorers = {
             "knn": knn_scorer(self.bulk, self.settings.k),
+            "cosine": cosine_scorer(self.bulk, self.settings.k),
             "whitened": whitened_scorer(self.bulk, self.settings.k, self.settings.components),
             "mahalanobis": mahalanobis_scorer(self.bulk, self.labels),
             "isolation_forest": isolation_scorer(self.bulk, self.settings.trees, self.seed),
@@ -145,6 +147,30 @@ def knn_scorer(bulk: np.ndarray, k: int) -> Scorer:
         return distances[~itself].reshape(len(z), k).mean(axis=1)
 
     return score
+
+
+def cosine_knn_distance(z: np.ndarray, bulk: np.ndarray, k: int, own: np.ndarray | None = None) -> np.ndarray:
+    """`knn_distance` of directions, each vector scaled to length one (Sun et al. 2022, arXiv:2204.06507, section 3).
+
+    How far a vector goes out is much of what tells the bold from the faint of one kind, and long vectors lie far from
+    each other whatever they show; which way they point tells the kinds apart.
+
+    Args:
+        z: (N, D).
+        bulk: (M, D).
+        k: neighbors.
+        own: as in `knn_distance`.
+
+    Returns:
+        (N,) in [0, 2]; a zero vector has no direction and stays zero, 1 from all others.
+    """
+    return cosine_scorer(bulk, k)(z, np.arange(len(z)) if own is None else own)
+
+
+def cosine_scorer(bulk: np.ndarray, k: int) -> Scorer:
+    """`cosine_knn_distance` fitted on a bulk (M, D)."""
+    near = knn_scorer(normalize(bulk), k)
+    return lambda z, own: near(normalize(z), own)
 
 
 def whitened_knn_distance(

@@ -20,7 +20,7 @@ from provenance.settings import entry
 
 _DIGITS = DataSettings(data="mnist", held_out=("2", "6"), pack=PackSettings(scalars=False))
 _MODEL = AutoencoderSettings(
-    latent_dim=16, likelihood="bernoulli", kl_warmup=1.0, fit=FitSettings(epochs=4, batch_size=128)
+    latent_dim=16, likelihood="bernoulli", kl_warmup=1.0, denoise=True, fit=FitSettings(epochs=4, batch_size=128)
 )
 _CHAIN = ChainSettings(pretrain_epochs=4, model=_MODEL)
 

@@ -101,7 +101,7 @@ def test_places_and_scores_are_the_same_wherever_they_are_found(tmp_path: Path, 
         assert set(here) == set(there)
         for name in here:
             np.testing.assert_allclose(here[name], there[name], rtol=1e-6)
-    assert {"knn", "whitened", "mahalanobis", "isolation_forest"} == set(here)
+    assert {"knn", "cosine", "whitened", "mahalanobis", "isolation_forest"} == set(here)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from clustering.consensus import (
 )
 from clustering.outliers import (
     OutlierSettings,
+    cosine_knn_distance,
     isolation,
     knn_distance,
     latent_scores,
@@ -81,6 +82,34 @@ def test_whitened_knn_finds_what_differs_in_a_direction_that_seldom_varies() -> 
     own = np.arange(400)
     assert np.argmax(whitened_knn_distance(z, bulk, 10, 4, own)) == 7
     assert (knn_distance(z, bulk, 10, own) > knn_distance(z, bulk, 10, own)[7]).mean() > 0.2
+
+
+def test_cosine_knn_is_the_chord_between_directions() -> None:
+    bulk, z = points(300), np.concatenate([points(300)[:40], points(25, seed=2)])
+    own = np.where(np.arange(65) < 40, np.arange(65), -1)
+    chord = np.sqrt(np.clip(2 * cdist(z, bulk, "cosine"), 0, None))  # |a - b|^2 = 2 (1 - cos) for unit vectors
+    chord[np.arange(40), np.arange(40)] = np.inf
+    expected = np.sort(chord, axis=1)[:, :7].mean(1)
+    np.testing.assert_allclose(cosine_knn_distance(z, bulk, 7, own), expected, rtol=1e-4)
+    # however long the vectors are
+    scales = np.random.default_rng(0).uniform(0.1, 90, (65, 1))
+    np.testing.assert_allclose(cosine_knn_distance(z * scales, bulk * 3, 7, own), expected, rtol=1e-4)
+
+
+def test_cosine_knn_finds_a_direction_where_nobody_lies_however_near_it_is() -> None:
+    rng = np.random.default_rng(0)
+    lengths = np.geomspace(2, 2000, 400)[:, None]
+    bulk = lengths * (1 + 0.05 * rng.normal(size=(400, 6)))  # far out, they lie far apart
+    z = np.concatenate([bulk, [[-0.5, 0.5, -0.5, 0.5, -0.5, 0.5]]])
+    own = np.append(np.arange(400), -1)
+    assert np.argmax(cosine_knn_distance(z, bulk, 10, own)) == 400
+    assert (knn_distance(z, bulk, 10, own) > knn_distance(z, bulk, 10, own)[400]).mean() > 0.5
+
+
+def test_cosine_knn_of_a_latent_without_directions_is_finite() -> None:
+    nothing = np.zeros((30, 4), dtype=np.float32)
+    np.testing.assert_array_equal(cosine_knn_distance(nothing, nothing, 3), np.zeros(30))
+    np.testing.assert_allclose(cosine_knn_distance(nothing[:2], points(30, dims=4), 3, np.full(2, -1)), 1.0, rtol=1e-6)
 
 
 @pytest.mark.parametrize("bulk", [np.ones((30, 4)), np.zeros((5, 1))])
@@ -156,9 +185,12 @@ def test_latent_scores_rank_a_planted_outlier_first_in_each() -> None:
     z[42] = 9.0
     losses = {"neg_elbo": np.arange(150.0), "kl": np.arange(150.0)[::-1].copy()}
     scores = latent_scores(latents(z, **losses), latents(known, "a"), OutlierSettings(), seed=0)
-    assert list(scores) == ["knn", "whitened", "mahalanobis", "isolation_forest", "kl", "neg_elbo"]
+    assert list(scores) == ["knn", "cosine", "whitened", "mahalanobis", "isolation_forest", "kl", "neg_elbo"]
     for name in ("knn", "whitened", "mahalanobis", "isolation_forest"):
         assert scores[name].idxmax() == 42, name
+    np.testing.assert_allclose(
+        scores["cosine"], cosine_knn_distance(z, np.concatenate([z, known]), 20, np.arange(150)), rtol=1e-6
+    )
     np.testing.assert_array_equal(scores["neg_elbo"], np.arange(150.0))
 
 

@@ -51,7 +51,7 @@ def test_the_summary_has_the_promised_structure(summary: dict[str, Any]) -> None
     assert summary["seconds"] > 0
     assert list(summary["latents"]) == ["classifier"]
     judged = summary["latents"]["classifier"]
-    scores = {"hdbscan", "knn", "whitened", "mahalanobis", "isolation_forest", "neg_max_logit"}
+    scores = {"hdbscan", "knn", "cosine", "whitened", "mahalanobis", "isolation_forest", "neg_max_logit"}
     assert set(judged["auroc"]) == scores | {"combined"}
     assert set(judged["clusters"]) == {"2", "6"}
     assert set(judged["clusters"]["2"]) == {"cluster", "precision", "recall"}
@@ -85,7 +85,7 @@ def test_the_summary_judges_what_was_written(summary: dict[str, Any], work: Path
     core = index.loc[ranked["particle_id"]]
     strange = core["is_outlier"].to_numpy(dtype=bool)
     judged = summary["latents"]["classifier"]
-    for name in ("knn", "whitened", "mahalanobis", "isolation_forest", "hdbscan"):
+    for name in ("knn", "cosine", "whitened", "mahalanobis", "isolation_forest", "hdbscan"):
         assert judged["auroc"][name] == pytest.approx(roc_auc_score(strange, ranked[name])), name
     assert judged["auroc"]["combined"] == pytest.approx(roc_auc_score(strange, ranked["score"]))
     for digit, found in judged["clusters"].items():
