@@ -1,11 +1,13 @@
 """The models one after another, each starting from what the one before has learned."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from autoencoders.models import KINDS
+from autoencoders.models import KINDS, Kind
 from autoencoders.train import AutoencoderSettings, refuse_lost_orientation, train_autoencoder
+from encoders.fit import FitSettings, begun
 from encoders.pretrain import ClassifierSettings, pretrain
 from particles.sets import ParticleSet
 from provenance.errors import UserError
@@ -22,6 +24,8 @@ class ChainSettings:
     """K, steps of the planar flow."""
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
     """What the classifier learns."""
+    go_on: bool = False
+    """After a kill: take the models that the same command has finished, and go on with the one it has not."""
     model: AutoencoderSettings = field(default_factory=AutoencoderSettings)
     """Autoencoders and training."""
 
@@ -52,13 +56,32 @@ def train_models(
     if chain.model.fit.resume:
         raise UserError("--resume names one training: it goes with pretrain_classifier.py, train_ae.py, train_vae.py")
     refuse_lost_orientation(chain.model, particles)  # before the classifier has taken its minutes
-    runs = []
+    runs: list[Run] = []
     if particles.classes:
         fit = replace(chain.model.fit, epochs=chain.pretrain_epochs)
-        runs.append(pretrain(particles, settings, chain.classifier, fit, common))
+        before = begun("classifier", settings, common, particles) if chain.go_on else None
+        runs.append(_made(before, fit, lambda how: pretrain(particles, settings, chain.classifier, how, common)))
     else:
         print("no labels: no classifier; the autoencoders start from scratch")
-    for kind in KINDS:
-        if kind in latents:
-            runs.append(train_autoencoder(kind, chain.flow_steps, particles, settings, chain.model, common))
+    start = runs[0] if runs else None
+    for kind in (kind for kind in KINDS if kind in latents):
+        before = begun(kind, settings, common, particles, start) if chain.go_on else None
+        train = partial(_autoencoder, kind, particles, settings, chain, common, start)
+        runs.append(_made(before, chain.model.fit, train))
     return [run for run in runs if run.kind in latents]
+
+
+def _made(before: Run | None, fit: FitSettings, train: Callable[[FitSettings], Run]) -> Run:
+    """What was begun before as it is if it is finished, else trained on; without it, trained."""
+    if before and before.info["status"] == "finished":
+        print(f"{before.name}: finished before")
+        return before
+    return train(replace(fit, resume=before.path if before else None))
+
+
+def _autoencoder(
+    kind: Kind, particles: ParticleSet, settings: Any, chain: ChainSettings, common: RunSettings, start: Run | None,
+    fit: FitSettings,
+) -> Run:  # fmt: skip
+    how = replace(chain.model, fit=fit)
+    return train_autoencoder(kind, chain.flow_steps, particles, settings, how, common, classifier=start)

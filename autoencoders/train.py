@@ -56,6 +56,7 @@ def train_autoencoder(
     how: AutoencoderSettings,
     common: RunSettings,
     say: Callable[[str], None] = print,
+    classifier: Run | None = None,
 ) -> Run:
     """Warm-start, train, encode.
 
@@ -67,6 +68,7 @@ def train_autoencoder(
         how: model and training.
         common: seed and work folder.
         say: takes one-line messages.
+        classifier: to start from; None for the newest on this data.
 
     Returns:
         The finished run, with latents of every row, a few reconstructions, samples and traversals.
@@ -78,7 +80,7 @@ def train_autoencoder(
     refuse_lost_orientation(how, particles)
     # without labels there is nothing a classifier could have learned from
     warm = not how.from_scratch and bool(particles.classes)
-    parents = _parents(how.fit.resume, particles, common) if warm else []
+    parents = _parents(how.fit.resume, classifier, particles, common) if warm else []
     with open_run(kind, settings, how.fit, common, particles, parents) as run:
         torch.manual_seed(common.seed)
         train, val = (particles.training_positions(split, how.data_labeled) for split in ("train", "val"))
@@ -114,8 +116,8 @@ def refuse_lost_orientation(how: AutoencoderSettings, particles: ParticleSet) ->
         raise UserError(f"--denoise cannot undo the augmentation '{augment}': give --augment affine, or --no-denoise")
 
 
-def _parents(resume: Path | None, particles: ParticleSet, common: RunSettings) -> list[Run]:
-    """The classifier to start from: the newest, or the one that a run to go on with has started from."""
+def _parents(resume: Path | None, classifier: Run | None, particles: ParticleSet, common: RunSettings) -> list[Run]:
+    """The classifier to start from: the given or newest one, or the one that a run to go on with has started from."""
     if resume is None:
-        return [find("classifier", common.work, "best.ckpt", particles.fingerprint)]
+        return [classifier or find("classifier", common.work, "best.ckpt", particles.fingerprint)]
     return [Run(common.work / "runs" / name) for name in Run(resume.resolve()).info["parents"]]

@@ -109,7 +109,7 @@ def _judged(case: str, data: DataSettings, seed: int, settings: Settings) -> Ite
 
 
 def _consensus(particles: ParticleSet, core: pd.DataFrame, settings: Settings, common: RunSettings) -> np.ndarray:
-    runs = train_models(settings.latents, particles, settings, settings.chain, common)
+    runs = train_models(settings.latents, particles, settings, replace(settings.chain, go_on=True), common)
     quick = replace(ClusteringSettings(), maps=replace(ClusteringSettings().maps, tsne=False))
     _, consensus = run_clustering(particles, runs, settings, quick, common)
     ranked = read_parquet(consensus.path / "outliers.parquet").set_index("particle_id")

@@ -61,7 +61,7 @@ def _judged(digit: int, settings: Settings) -> list[dict[str, object]]:
         begun = time.perf_counter()
         common = RunSettings(settings.seed, work)
         particles = open_set(replace(HeldOut().data, held_out=(str(digit),)), common)
-        runs = train_models(settings.latents, particles, settings, settings.chain, common)
+        runs = train_models(settings.latents, particles, settings, replace(settings.chain, go_on=True), common)
         clustered, consensus = run_clustering(particles, runs, settings, settings.clustering, common)
         minutes = (time.perf_counter() - begun) / 60
         rows = []

@@ -174,14 +174,8 @@ def _chained(bench: Bench, part: str, latents: tuple[str, ...], epochs: int) -> 
     """The classifier for so many epochs and what starts from it; no classifier for 0 epochs."""
     if epochs == 0:
         return [bench.vae(part, bench.particles, from_scratch=True)]
-    chain, common = replace(bench.settings.chain, pretrain_epochs=epochs), bench.at(part)
-    runs = common.work / "runs"
-    before = [run for kind in latents for run in _finished(runs / kind)]
-    if len(before) == len(latents):  # killed after the models
-        return before
-    if _finished(runs / "classifier"):  # killed within the VAE
-        return [*_finished(runs / "classifier"), bench.vae(part, bench.particles)][-len(latents) :]
-    return train_models(latents, bench.particles, bench.settings, chain, common)
+    chain = replace(bench.settings.chain, pretrain_epochs=epochs, go_on=True)
+    return train_models(latents, bench.particles, replace(bench.settings, chain=chain), chain, bench.at(part))
 
 
 def _finished(folder: Path) -> list[Run]:

@@ -28,7 +28,7 @@ from provenance.run import TRAINED_BY, Run, RunSettings, resumed, started
 from provenance.settings import plain
 
 _QUICK = 10.0
-_MAY_CHANGE = {"data", "work_dir", "resume", "devices", "num_nodes", "strategy"}
+_MAY_CHANGE = {"data", "work_dir", "resume", "go_on", "devices", "num_nodes", "strategy"}
 """Settings of a run that may be others when it is resumed."""
 
 
@@ -113,6 +113,29 @@ def changed_settings(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
         elif now[name] != was[name]:
             found.append(f"--{name.replace('_', '-')} {now[name]}")
     return sorted(found)
+
+
+def begun(
+    kind: str, settings: Any, common: RunSettings, particles: ParticleSet, start: Run | None = None
+) -> Run | None:
+    """The newest run of a kind that had these settings and saw this data, finished or not; None without one.
+
+    Args:
+        kind: of the run.
+        settings: the script's settings.
+        common: seed and work folder.
+        particles: the set.
+        start: what the run must have started from, if it did not start from scratch.
+    """
+    wanted = plain(settings)
+    starts: list[list[str]] = [[], [start.name]] if start else [[]]
+    for path in sorted((common.work / "runs" / kind).glob("*/run.json"), reverse=True):
+        run = Run(path.parent)
+        same_data = run.info["data"]["fingerprint"] == particles.fingerprint and run.info["parents"] in starts
+        same_script = run.config.keys() == wanted.keys()
+        if same_data and same_script and not changed_settings(run.config, wanted):
+            return run
+    return None
 
 
 def loaders(

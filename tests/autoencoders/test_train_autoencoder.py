@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from autoencoders.models import Kind
 from autoencoders.train import AutoencoderSettings, train_autoencoder
 from autoencoders.training import AutoencoderTraining, load_autoencoder
 from encoders.encode import inference
-from encoders.fit import FitSettings, SeedEachStep
+from encoders.fit import FitSettings, SeedEachStep, begun
 from encoders.pretrain import ClassifierSettings, pretrain
 from particles.loader import ParticleData, PixelData, as_input
 from particles.sets import DataSettings, ParticleSet, open_set
@@ -99,6 +100,49 @@ def test_a_killed_run_resumes_and_ends_where_an_unbroken_one_does(
     assert_same_results(straight, resumed)
     for name in ("troubles", "watched"):
         assert resumed.info[name] == straight.info[name]
+
+
+def test_a_killed_chain_goes_on_with_what_it_has(
+    particles: ParticleSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The classifier is done, the autoencoder is killed in its second epoch."""
+    chain = ChainSettings(pretrain_epochs=1, flow_steps=STEPS, model=HOW)
+    killed, whole = (RunSettings(work_dir=tmp_path / name) for name in ("killed", "whole"))
+    expected = train_models(["classifier", "ae"], particles, whole, chain, whole)
+    original = SeedEachStep.on_train_batch_end
+
+    def kill(self: SeedEachStep, trainer: L.Trainer, *rest: object) -> None:
+        if trainer.current_epoch == 1:
+            raise KilledError
+        original(self, trainer, *rest)
+
+    monkeypatch.setattr(SeedEachStep, "on_train_batch_end", kill)
+    with pytest.raises(KilledError):
+        train_models(["classifier", "ae"], particles, killed, chain, killed)
+    monkeypatch.undo()
+    onward = replace(chain, go_on=True)
+    runs = train_models(["classifier", "ae"], particles, killed, onward, killed)
+    assert sorted(run.path for run in runs) == sorted((killed.work / "runs").glob("*/*")), "nothing was done twice"
+    for one, other in zip(runs, expected, strict=True):
+        assert (one.path / "z.npy").read_bytes() == (other.path / "z.npy").read_bytes()
+    assert runs[1].info["parents"] == [runs[0].name]
+    assert len(runs[1].info["resumed"]) == 1
+    assert train_models(["ae"], particles, killed, onward, killed) == runs[1:], "finished models are taken"
+    assert train_models(["ae"], particles, killed, chain, killed) != runs[1:], "only where that is asked for"
+
+
+def test_what_was_begun_with_other_settings_or_from_another_classifier_is_not_gone_on_with(
+    classifier: Run, straight: Run, particles: ParticleSet, common: RunSettings
+) -> None:
+    assert classifier.info["status"] == straight.info["status"] == "finished"
+    newest = Run(max((common.work / "runs" / "planar-vae").iterdir()))
+    assert begun("planar-vae", DATA, common, particles, classifier) == newest
+    assert begun("planar-vae", replace(DATA, n_core=41), common, particles, classifier) is None
+    assert begun("planar-vae", HOW, common, particles, classifier) is None, "another script's settings"
+    assert begun("planar-vae", DATA, common, particles, straight) is None
+    assert begun("planar-vae", DATA, common, particles) is None
+    other = open_set(replace(DATA, n_core=30), common, say=lambda _: None)
+    assert begun("planar-vae", DATA, common, other, classifier) is None
 
 
 def test_another_seed_gives_another_model(straight: Run, particles: ParticleSet, common: RunSettings) -> None:
