@@ -115,18 +115,18 @@ def open_set(settings: DataSettings, common: RunSettings, say: Callable[[str], N
         _refuse_mixture(*infos)
     tables = [read_parquet(folder / "table.parquet") for folder in folders]
     rows = pd.concat(tables, ignore_index=True).assign(position=np.arange(sum(map(len, tables))))
-    if settings.core:
-        rows = _searched(rows, len(tables[0]), say)
     shards = [
         f / "pixels" / f"{n:05d}.npy" for f, info in zip(folders, infos, strict=True) for n in range(info["shards"])
     ]
+    pixels = PixelStore(shards)
+    if len(rows) != len(pixels):
+        raise UserError(f"{folders[0]}: its table and its pixels differ in length; delete the folder and run again")
+    if settings.core:
+        rows = _searched(rows, len(tables[0]), pixels, say)
     marks = read_marks(settings.extra_labels) if settings.extra_labels else None
     if settings.extra_labels and marks is not None:
         rows = with_extra_labels(rows, marks, settings.extra_labels)
     table = assign(rows, settings.held_out, settings.use_labels)
-    pixels = PixelStore(shards)
-    if sum(len(t) for t in tables) != len(pixels):
-        raise UserError(f"{folders[0]}: its table and its pixels differ in length; delete the folder and run again")
     return ParticleSet(
         name=_run_name(settings, infos),
         table=table,
@@ -239,7 +239,7 @@ def _refuse_mixture(data: dict[str, Any], core: dict[str, Any]) -> None:
             raise UserError(f"--data and --core cannot be compared ({name}: {mine} and {theirs}): {way_out}")
 
 
-def _searched(rows: pd.DataFrame, n_data: int, say: Callable[[str], None]) -> pd.DataFrame:
+def _searched(rows: pd.DataFrame, n_data: int, pixels: PixelStore, say: Callable[[str], None]) -> pd.DataFrame:
     """The rows of --data, then those of --core without labels and without particles that --data has too."""
     of_core = np.arange(len(rows)) >= n_data
     rows = rows.assign(role=rows["role"].mask(of_core, "core"), label=rows["label"].mask(of_core))
@@ -247,18 +247,40 @@ def _searched(rows: pd.DataFrame, n_data: int, say: Callable[[str], None]) -> pd
         rows = rows.assign(truth=rows["truth"].mask(of_core))  # names of folders, not of classes
     again = of_core & rows["particle_id"].duplicated().to_numpy()
     if again.any():
-        _refuse_namesakes(rows[rows["particle_id"].isin(rows.loc[again, "particle_id"])])
+        _refuse_namesakes(rows[rows["particle_id"].isin(rows.loc[again, "particle_id"])], pixels)
         say(f"{again.sum()} particles of --core are in --data too: they are left out of the core")
     return rows[~again].reset_index(drop=True)
 
 
-def _refuse_namesakes(twice: pd.DataFrame) -> None:
-    """One id for two crops: neither may be left out for the other."""
-    sizes = twice.groupby("particle_id")[["width_px", "height_px"]].nunique().max(axis=1)
-    other = sizes.index[sizes > 1]
-    if len(other):
-        raise UserError(f"particle_id '{other[0]}' names one crop in --data and another in --core ({len(other)} such "
-                        "ids): rename the files of one")  # fmt: skip
+_COMPARED_AT_ONCE = 1024
+"""Pairs of squares: two times 4 MiB at 64 px, however many particles two sets share."""
+
+
+def _refuse_namesakes(twice: pd.DataFrame, pixels: PixelStore) -> None:
+    """One id for two crops: neither may be left out for the other.
+
+    Crops are one where their sizes and their squares are equal, byte for byte: both sets were packed alike, or
+    `_refuse_mixture` would have refused them.
+
+    Args:
+        twice: rows of --data, then those of --core with the same ids.
+        pixels: where their squares are.
+
+    Raises:
+        UserError: an id names two crops.
+    """
+    pairs = twice.groupby("particle_id").agg(
+        mine=("position", "first"), theirs=("position", "last"), widths=("width_px", "nunique"),
+        heights=("height_px", "nunique"),
+    )  # fmt: skip
+    other = ((pairs["widths"] > 1) | (pairs["heights"] > 1)).to_numpy(dtype=bool, copy=True)
+    mine, theirs = pairs["mine"].to_numpy(), pairs["theirs"].to_numpy()
+    for start in range(0, len(pairs), _COMPARED_AT_ONCE):
+        step = slice(start, start + _COMPARED_AT_ONCE)
+        other[step] |= (pixels[mine[step]] != pixels[theirs[step]]).any(axis=(1, 2))
+    if other.any():
+        raise UserError(f"particle_id '{pairs.index[other][0]}' names one crop in --data and another in --core "
+                        f"({other.sum()} such ids): rename the files of one")  # fmt: skip
 
 
 def _run_name(settings: DataSettings, infos: list[dict[str, Any]]) -> str:

@@ -158,6 +158,21 @@ def test_one_id_for_two_crops_is_refused(tiny_set: TinySet, tmp_path: Path) -> N
         opened(known, tmp_path / "again")
 
 
+def test_crops_of_one_name_and_one_size_are_told_apart_by_their_pixels(
+    tiny_set: TinySet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sets, "_COMPARED_AT_ONCE", 3)
+    known = tiny_set("known", {"ash": 8})
+    shutil.copytree(known / "ash", tmp_path / "again")
+    opened(known, tmp_path / "again")
+    changed = tmp_path / "again" / "known_ash_6.png"
+    crop = np.array(Image.open(changed))
+    crop[len(crop) // 2] ^= 128
+    Image.fromarray(crop).save(changed)
+    with pytest.raises(UserError, match=r"'known_ash_6' names one crop .* \(1 such ids\): rename"):
+        opened(known, tmp_path / "again")
+
+
 def test_scalars_measured_in_different_ways_are_not_compared(tiny_set: TinySet, tmp_path: Path) -> None:
     packed = opened(tiny_set("known", {"ash": 8})).folder
     info = read_json(packed / "set.json")
