@@ -34,6 +34,8 @@ SCORE_WEIGHT = {
 """How much a view and a score count in the consensus, by what they found on synthetic cores of seeds that no result is
 reported on (docs/architecture.md, "The consensus"). A score that is not here (GLOSH, of the map and so of the core
 alone) is shown, but does not count."""
+ONLY_OF = {"cosine": ("ae", "vae", "planar-vae")}
+"""Latents of which alone a score counts; of the others it is shown."""
 
 
 def rarity(score: np.ndarray, core: np.ndarray | None = None) -> np.ndarray:
@@ -97,7 +99,8 @@ def _rarities(scores: dict[str, pd.DataFrame], core: dict[str, pd.DataFrame], id
     columns = {}
     for latent, frame in scores.items():
         ordered = frame.set_index("particle_id").loc[ids]  # joined by id, never by position
-        for name in ordered.columns.intersection(list(SCORE_WEIGHT), sort=False):
+        counted = [name for name in ordered if name in SCORE_WEIGHT and latent in ONLY_OF.get(name, (latent,))]
+        for name in counted:
             columns[f"{latent}.{name}"] = rarity(ordered[name].to_numpy(), core[latent][name].to_numpy())
     return pd.DataFrame(columns)
 
