@@ -1,10 +1,12 @@
 """Checks of labels, p-values, truth and repetition: lines of evidence, none where all is well, None where unknown."""
 
+from collections.abc import Iterable, Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 
 from figures.confusion import confusion, shares
-from figures.report_results import Results
+from figures.report_results import Results, results_of
 from figures.report_text import listed, p_text, percent
 from provenance.errors import UserError
 from provenance.run import Run
@@ -103,31 +105,77 @@ def truth(results: Results) -> Evidence:
 
 
 def seeds(results: Results) -> Evidence:
-    """Whether other seeds put the same particles first."""
-    own = int(results.consensus.info["seed"])
+    """Whether models trained with other seeds put the same particles first."""
+    own = model_seeds(results.runs)
+    if own is None:
+        return None
     top = set(results.ranked["particle_id"].head(TOP))
-    others = other_seeds(results)
+    others = repetitions(results, own)
     if not others:
-        return [f"One seed ({own}): how much of the list is chance is not known."]
+        seed = _named(own.values())
+        return [f"Models were not trained again (seed {seed}): how much of the list is chance is not known."]
     lines = []
-    for seed, run in sorted(others.items()):
+    for trained, run in sorted(others.items()):
         ranked = pd.read_parquet(run.path / "outliers.parquet", columns=["particle_id", "rank"])
         shared = len(top & set(ranked.loc[ranked["rank"] <= TOP, "particle_id"]))
         if shared < SHARED * len(top):
-            lines.append(f"Seeds {own} and {seed} share only {shared} of their first {len(top)} particles.")
+            both = f"Seeds {_named(own.values())} and {_named(trained)}"
+            lines.append(f"{both} share only {shared} of their first {len(top)} particles.")
     return lines
 
 
-def other_seeds(results: Results) -> dict[int, Run]:
-    """The newest finished consensus on the same data for each other seed."""
+def repetitions(results: Results, own: Mapping[str, int]) -> dict[tuple[int, ...], Run]:
+    """The newest finished consensus of the same data, latents and dropped classes for each other seed of its models.
+
+    Another seed of maps and forests alone is no repetition: what differs most is what the models have learned.
+
+    Args:
+        results: the search.
+        own: seed of each of its models, by latent.
+    """
     found = {}
     for path in sorted((results.work / "runs" / "consensus").glob("*/run.json")):
         run = Run(path.parent)
         try:
-            info = run.info
+            theirs = _comparable_seeds(results, run)
         except UserError:  # half a run of somebody else's says nothing about this one
             continue
-        same = info["data"].get("fingerprint") == results.particles.fingerprint and info["status"] == "finished"
-        if same and info["seed"] != results.consensus.info["seed"] and (run.path / "outliers.parquet").exists():
-            found[int(info["seed"])] = run
+        if theirs and theirs.keys() == own.keys() and all(theirs[latent] != own[latent] for latent in own):
+            found[tuple(theirs[latent] for latent in own)] = run
     return found
+
+
+def _comparable_seeds(results: Results, run: Run) -> dict[str, int] | None:
+    """`model_seeds` of another consensus; None where it ranks something else.
+
+    Raises:
+        UserError: it cannot be read, or what it stands on is gone.
+    """
+    info = run.info
+    same = info["data"].get("fingerprint") == results.particles.fingerprint and info["status"] == "finished"
+    if not same or not (run.path / "outliers.parquet").exists() or _dropped(run) != _dropped(results.consensus):
+        return None
+    return model_seeds(results_of(results.particles, run).runs)
+
+
+def model_seeds(runs: Sequence[Run]) -> dict[str, int] | None:
+    """By latent, the seed its model was trained with; None where a model is gone.
+
+    Latents of a model that was trained on other data are a run of the same kind with a seed of its own, which says
+    nothing: that of the model counts.
+    """
+    models = {}
+    for run in runs:
+        encoded = [name for name in run.info["parents"] if name.partition("/")[0] == run.kind]
+        models[run.kind] = Run(run.path.parents[1] / encoded[0]) if encoded else run
+    if not all((model.path / "run.json").is_file() for model in models.values()):
+        return None
+    return {latent: int(model.info["seed"]) for latent, model in models.items()}
+
+
+def _dropped(run: Run) -> set[str]:
+    return set(run.config.get("clustering", {}).get("drop_class", ()))
+
+
+def _named(seeds: Iterable[int]) -> str:
+    return "/".join(map(str, sorted(set(seeds))))

@@ -59,7 +59,9 @@ CHECKS = (
     Check("Resolution of the p-values", ranking.coarse, "Keep more labels from the models, or read from the top."),
     Check("False discoveries", ranking.false, "Look at the labeled set: its particles are more uniform."),
     Check("Truth", ranking.truth, "Try --held-out CLASS on your own labels: it asks who finds a hidden class again."),
-    Check("Repetition with other seeds", ranking.seeds, "Repeat with another --seed and see who stays on top."),
+    Check("Repetition with other seeds", ranking.seeds,
+          "Train the models again: find_outliers.py --seed 1, its other flags as they were; where --data is synthetic, "
+          "give the packed folder instead, for that seed would make other particles."),
     Check("Code", models.code, "Commit, and run again."),
     Check("Versions of libraries", models.versions, "Run everything again in one environment."),
     Check("Troubles of training", models.trained, "Train again with the flags that are named."),
