@@ -1,9 +1,11 @@
 """The house's rules, read from the source: who may import whom, and what no file may do."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -94,6 +96,20 @@ def test_torch_is_not_loaded_by_clustering_and_figures(tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True, timeout=120
     )
     assert done.stdout.strip() == "[]"
+
+
+def listed() -> dict[str, set[str]]:
+    """Room -> the modules that docs/architecture.md lists there, some as patterns (`map_*.py`)."""
+    page = (PROJECT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rooms = re.split(r"^ {4}(\w+)/", page.partition("## Rooms")[2].partition("\nImports run")[0], flags=re.MULTILINE)
+    return {room: set(re.findall(r"[\w*]+\.py", text)) for room, text in zip(rooms[1::2], rooms[2::2], strict=True)}
+
+
+@pytest.mark.parametrize("room", sorted(set(MAY_IMPORT) - {"experiments"}))
+def test_the_page_of_the_house_lists_what_is_there_and_nothing_else(room: str) -> None:
+    files = {path.name for path in (PROJECT / room).rglob("*.py")} - {"__init__.py"}
+    assert not {name for name in files if not any(fnmatch(name, pattern) for pattern in listed()[room])}
+    assert not {pattern for pattern in listed()[room] if not any(fnmatch(name, pattern) for name in files)}
 
 
 def test_no_room_is_a_junk_drawer() -> None:
