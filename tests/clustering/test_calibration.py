@@ -54,7 +54,9 @@ def test_discoveries_are_those_of_benjamini_and_hochberg(seed: int) -> None:
 
 def test_no_discovery_where_nothing_is_strange() -> None:
     p = (np.arange(100) + 1) / 100
-    assert not discoveries(p, 0.1).any() or p[0] <= 0.001
+    assert not discoveries(p, 0.1).any()
+    assert not discoveries(0.1 * p + 1e-9, 0.1).any(), "just above the line, all of them"
+    assert discoveries(0.1 * p - 1e-9, 0.1).all(), "just below it"
     assert not discoveries(np.ones(3)).any()
     assert discoveries(np.full(4, 0.05)).all()
 
