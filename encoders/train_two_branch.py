@@ -97,14 +97,25 @@ def packing_of(folder: Path) -> dict[str, Any]:
 def _drawn(particles: ParticleSet, what: TwoBranchSettings, seed: int) -> pd.DataFrame:
     """Labeled rows of the task, with `class` and `split`."""
     rows = _labeled(particles)
-    rows = rows.assign(**{"class": classes_of(rows["known"], what.task, particles.name)})
+    rows = rows.assign(**{"class": classes_of(rows["known"], what.task, particles.name)}, split="train")
     rows = rows[rows["class"].notna()].reset_index(drop=True)
-    few = small_classes(rows["class"].tolist(), what.n_val, what.n_test)
+    judges = _may_judge(rows)
+    ids, names = rows.loc[judges, "particle_id"].tolist(), rows.loc[judges, "class"].tolist()
+    few = small_classes(names, what.n_val, what.n_test)
     if few:
         print(few)
-    kept = (rows["prescribed"] == "test").fillna(False).to_numpy(dtype=bool)
-    ids, names = rows["particle_id"].tolist(), rows["class"].tolist()
-    return rows.assign(split=balanced_split(ids, names, seed, what.n_val, what.n_test, kept))
+    kept = (rows.loc[judges, "prescribed"] == "test").fillna(False).to_numpy(dtype=bool)
+    rows.loc[judges, "split"] = balanced_split(ids, names, seed, what.n_val, what.n_test, kept)
+    return rows
+
+
+def _may_judge(rows: pd.DataFrame) -> np.ndarray:
+    """Who may validate and test: (N,) bool. What a person marked was picked because it is strange: it is learned from.
+
+    Where the marks leave no two classes to judge by, there is nothing better than them.
+    """
+    unpicked = ~rows["marked"].to_numpy(dtype=bool)
+    return unpicked if len(rows.loc[unpicked, "class"].unique()) > 1 else np.ones(len(rows), dtype=bool)
 
 
 def _labeled(particles: ParticleSet) -> pd.DataFrame:

@@ -63,7 +63,8 @@ def with_extra_labels(table: pd.DataFrame, marks: pd.DataFrame, where: Path) -> 
         where: the marks' file, for errors.
 
     Returns:
-        The rows, in their order. What is true of a particle (`truth`), where it is known, stays as it is.
+        The rows, in their order, with a column `marked`: whether the label is one of these. What is true of a particle
+        (`truth`), where it is known, stays as it is.
 
     Raises:
         UserError: a labeled mark is no particle of the set.
@@ -77,7 +78,7 @@ def with_extra_labels(table: pd.DataFrame, marks: pd.DataFrame, where: Path) -> 
     role = table["role"].mask(known, "labeled")
     # what a person labels is there to be learned from; picked because it is strange, it may judge nothing
     split = table["split"].mask(known, "train")
-    return table.assign(label=table["label"].mask(known, named), role=role, split=split)
+    return table.assign(label=table["label"].mask(known, named), role=role, split=split, marked=known)
 
 
 def marks_digest(marks: pd.DataFrame) -> str:

@@ -23,7 +23,8 @@ def hash_share(ids: Sequence[str], salt: str) -> np.ndarray:
 def assign(table: pd.DataFrame, held_out: Sequence[str] = (), use_labels: bool = True) -> pd.DataFrame:
     """Fill in `role`, `split` and `is_outlier` for a run; the order of the rows that stay is kept.
 
-    - A labeled particle goes to train, val or test by the hash of its id, unless its source prescribes a split.
+    - A labeled particle goes to train, val or test by the hash of its id, unless its source prescribes a split. One
+      that a person has marked is for train alone.
     - Where a set has only labels, its test split plays the core, its labels hidden (kept in `truth`).
     - A held-out class leaves the labeled set; its test particles join the core, where they are the true outliers.
       Its train and val particles are dropped: nothing may learn from them.
@@ -31,17 +32,19 @@ def assign(table: pd.DataFrame, held_out: Sequence[str] = (), use_labels: bool =
       held out), and missing where nothing is known.
 
     Args:
-        table: the rows of a packed set; `position` where they are not all of it.
+        table: the rows of a packed set; `position` where they are not all of it, `marked` where a person's marks are
+            among the labels (`particles.marks`).
         held_out: classes to leave out.
         use_labels: False hides every label: the whole set is one unlabeled core.
 
     Returns:
-        The rows of the run, with a column `position`: the row's place in the pixel store.
+        The rows of the run, with the columns `position`: the row's place in the pixel store, and `marked`.
 
     Raises:
         UserError: a held-out class does not exist, or a class is too small to train on.
     """
     rows = table if "position" in table else table.assign(position=np.arange(len(table)))
+    rows = rows if "marked" in rows else rows.assign(marked=False)
     if not use_labels:
         rows = rows.assign(label=pd.NA, role="core")
     labels_only = use_labels and not (rows["role"] == "core").any()  # asked before the held-out ones make a core
@@ -64,9 +67,11 @@ def _with_splits(rows: pd.DataFrame) -> pd.DataFrame:
     drawn = np.where(share < test_share, "test", np.where(share < test_share + VAL_SHARE, "val", "train"))
     split = pd.Series(drawn, index=rows.index, dtype="string")
     prescribed = rows["split"].astype("string")
-    # A source that only knows train and test (MNIST) still needs a validation split, carved from its train.
+    # A source that only knows train and test (MNIST) still needs a validation split, carved from its train. Marks are
+    # not carved: they were picked because they are strange, and would put off what is calibrated with them.
     carved = np.where(hash_share(rows["particle_id"].tolist(), "val") < VAL_SHARE, "val", "train")
-    prescribed = prescribed.mask((prescribed == "train").fillna(False), pd.Series(carved, index=rows.index))
+    of_source = (prescribed == "train").fillna(False) & ~rows["marked"].astype("boolean")
+    prescribed = prescribed.mask(of_source, pd.Series(carved, index=rows.index))
     if not labeled.any():  # with all labels hidden a prescribed test split has nothing to be held back from
         prescribed = prescribed.mask(prescribed.notna(), split)
     return rows.assign(split=prescribed.fillna(split))

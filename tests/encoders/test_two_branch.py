@@ -309,6 +309,32 @@ def test_hidden_and_held_out_labels_are_not_learned(tmp_path: Path, work: Path) 
         module._drawn(opened(folder, work, use_labels=False), TwoBranchSettings(), 0)
 
 
+def marks(path: Path, ids: Sequence[str], label: str) -> Path:
+    path.write_text("particle_id,star,label\n" + "".join(f"{name},1,{label}\n" for name in ids))
+    return path
+
+
+def test_what_a_person_marked_is_learned_from_and_judges_nothing(tmp_path: Path, work: Path) -> None:
+    folder = packed(tmp_path / "three", *noise(120), ["a", "b", None] * 40)
+    picked = [f"p{i:04d}" for i in range(2, 120, 3)]
+    particles = opened(folder, work, extra_labels=marks(tmp_path / "m.csv", picked, "new"))
+    drawn = module._drawn(particles, TwoBranchSettings(), 0)
+    assert drawn.groupby(["class", "split"]).size().to_dict() == {
+        ("a", "test"): 6, ("a", "train"): 28, ("a", "val"): 6, ("b", "test"): 6, ("b", "train"): 28, ("b", "val"): 6,
+        ("new", "train"): 40,
+    }  # fmt: skip
+    run = train_two_branch(particles, SHORT, TwoBranchSettings(), SHORT, RunSettings(work_dir=work))
+    assert run.results["classes"]["new"]["support"] == 0
+    assert "prob_new" in pd.read_parquet(run.path / "tested.parquet"), "it is learned"
+
+
+def test_where_marks_are_all_there_is_they_judge(tmp_path: Path, work: Path) -> None:
+    folder = packed(tmp_path / "bare", *noise(60), ["a"] * 20 + [None] * 40)
+    path = marks(tmp_path / "m.csv", [f"p{i:04d}" for i in range(20, 60)], "new")
+    drawn = module._drawn(opened(folder, work, extra_labels=path), TwoBranchSettings(), 0)
+    assert drawn.loc[drawn["class"] == "new", "split"].value_counts().to_dict() == {"train": 28, "val": 6, "test": 6}
+
+
 def test_precision_recall_and_merged_oaks_by_hand() -> None:
     truth = np.array(["dust", "dust", "qrob", "qrob", "qsub", "qsub"], dtype=object)
     predicted = np.array(["dust", "qrob", "qsub", "qrob", "qrob", "dust"], dtype=object)

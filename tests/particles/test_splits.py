@@ -150,6 +150,14 @@ def test_a_prescribed_split_is_kept_and_validation_carved_from_its_train() -> No
     assert dict(share) == pytest.approx({"train": 0.9, "val": 0.1}, abs=0.03)
 
 
+def test_of_a_prescribed_train_marks_are_not_carved() -> None:
+    rows = assign(table({"7": 300, "odd": 300}, split="train").assign(marked=[False] * 300 + [True] * 300))
+    assert set(rows.loc[rows["marked"], "split"]) == {"train"}
+    share = rows.loc[~rows["marked"], "split"].value_counts(normalize=True)
+    assert dict(share) == pytest.approx({"train": 0.9, "val": 0.1}, abs=0.06)
+    assert not assign(table({"7": 9}))["marked"].any()
+
+
 def test_a_class_that_is_too_small_is_named() -> None:
     with pytest.raises(UserError, match="class 'camp' has 4 particle") as error:
         assign(table({"dust": 50, "camp": SMALLEST_CLASS - 1}))
