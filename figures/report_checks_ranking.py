@@ -80,7 +80,9 @@ def coarse(results: Results) -> Evidence:
 
 
 def false(results: Results) -> Evidence:
-    """Whether discoveries are what was promised, where the truth is known."""
+    """Whether discoveries are what was promised, where the truth is known and there is something to discover."""
+    if not results.truth.any():  # every discovery is false then: seldom there should be one, which one list cannot show
+        return None
     found = results.ranked["discovery"].to_numpy(dtype=bool)
     judged = results.truth[found].dropna()
     if judged.empty:
@@ -99,6 +101,9 @@ def truth(results: Results) -> Evidence:
             "No truth: it is not known which particles of this core are outliers, so nothing here is an error rate."
         ]
     n = int(known.sum())
+    if n == 0:
+        who = "Every particle" if len(known) == len(results.truth) else f"Each of {len(known):,} particles with a truth"
+        return [f"{who} is of a known class: no quality of the ranking can be measured."]
     return (
         [f"Only {n} true outlier{'s' * (n != 1)}: qualities of the ranking are uncertain."] if n < FEW_OUTLIERS else []
     )

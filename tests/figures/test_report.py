@@ -324,6 +324,20 @@ def test_other_seeds_are_compared_by_their_first(tmp_path: Path) -> None:
     assert raised(planted)["Repetition with other seeds"] == (expected,)
 
 
+@pytest.mark.parametrize(("n", "who"), [(24, "Every particle"), (20, "Each of 20 particles with a truth")])
+def test_where_no_outlier_exists_nothing_can_be_judged(tmp_path: Path, n: int, who: str) -> None:
+    """As in a set of labels alone, of which no class was held out; the truth of some may be unknown."""
+    planted = plant(tmp_path)
+    rows = planted.particles.table
+    core = rows.index[rows["role"] == "core"]
+    rows.loc[core, "is_outlier"] = pd.array([False] * n + [pd.NA] * (24 - n), dtype="boolean")
+    rewritten(planted.consensus, discovery=True)
+    said = doubts_of(results_of(planted.particles, planted.consensus))
+    assert "False discoveries" in said.unchecked
+    (line,) = next(doubt.evidence for doubt in said.found if doubt.name == "Truth")
+    assert line == f"{who} is of a known class: no quality of the ranking can be measured."
+
+
 def searched_again(planted: Planted, runs: list[Run], seed: int, drop_class: tuple[str, ...] = ()) -> Run:
     """One more consensus over trained models, with maps and forests of a seed of their own, and the opposite ranks."""
     particles, common = planted.particles, RunSettings(seed=seed, work_dir=planted.work)
