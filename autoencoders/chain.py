@@ -42,7 +42,7 @@ def train_models(
 
     Args:
         latents: of `classifier`, `ae`, `vae`, `planar-vae`.
-        particles: the set; where it has no labels there is no classifier, and the autoencoders start from scratch.
+        particles: the set; with fewer than two classes there is no classifier, and the autoencoders start from scratch.
         settings: the script's settings, kept as config.json of each run.
         chain: how.
         common: seed and work folder.
@@ -57,12 +57,13 @@ def train_models(
         raise UserError("--resume names one training: it goes with pretrain_classifier.py, train_ae.py, train_vae.py")
     refuse_lost_orientation(chain.model, particles)  # before the classifier has taken its minutes
     runs: list[Run] = []
-    if particles.classes:
+    if particles.classifiable:
         fit = replace(chain.model.fit, epochs=chain.pretrain_epochs)
         before = begun("classifier", settings, common, particles) if chain.go_on else None
         runs.append(_made(before, fit, lambda how: pretrain(particles, settings, chain.classifier, how, common)))
     else:
-        print("no labels: no classifier; the autoencoders start from scratch")
+        why = f"one class alone ({particles.classes[0]})" if particles.classes else "no labels"
+        print(f"{why}: no classifier; the autoencoders start from scratch")
     start = runs[0] if runs else None
     for kind in (kind for kind in KINDS if kind in latents):
         before = begun(kind, settings, common, particles, start) if chain.go_on else None

@@ -78,8 +78,8 @@ def train_autoencoder(
             undone, or a training that diverged.
     """
     refuse_lost_orientation(how, particles)
-    # without labels there is nothing a classifier could have learned from
-    warm = not how.from_scratch and bool(particles.classes)
+    # with fewer than two classes there is nothing a classifier could have learned
+    warm = not how.from_scratch and particles.classifiable
     parents = _parents(how.fit.resume, classifier, particles, common) if warm else []
     with open_run(kind, settings, how.fit, common, particles, parents) as run:
         torch.manual_seed(common.seed)

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
+from provenance.errors import UserError
+
 WORDS = {
     "knn": "far from its nearest neighbors",
     "cosine": "in a direction where few lie",
@@ -67,6 +69,9 @@ def consensus(scores: dict[str, pd.DataFrame], with_reasons: bool = True) -> pd.
     Returns:
         A frame in the order of the first latent's rows: `particle_id`, `<latent>.<score>` rarities, `score` (mean
         surprise), `rank` (1 = strangest), `reasons`.
+
+    Raises:
+        UserError: a score that counts is missing or infinite.
     """
     ids = next(iter(scores.values()))["particle_id"].reset_index(drop=True)
     rarities = _rarities(scores, scores, ids)
@@ -101,8 +106,17 @@ def _rarities(scores: dict[str, pd.DataFrame], core: dict[str, pd.DataFrame], id
         ordered = frame.set_index("particle_id").loc[ids]  # joined by id, never by position
         counted = [name for name in ordered if name in SCORE_WEIGHT and latent in ONLY_OF.get(name, (latent,))]
         for name in counted:
+            _refuse_missing(ordered[name], latent)
             columns[f"{latent}.{name}"] = rarity(ordered[name].to_numpy(), core[latent][name].to_numpy())
     return pd.DataFrame(columns)
+
+
+def _refuse_missing(score: pd.Series, latent: str) -> None:
+    """A number that is missing has no rank: sorted, it would come after the strangest."""
+    wrong = ~np.isfinite(score.to_numpy(dtype=float))
+    if wrong.any():
+        raise UserError(f"{latent}: the score {score.name} of {score.index[wrong][0]} is not a number; train again, "
+                        "with a lower --lr")  # fmt: skip
 
 
 def _shares(rarities: pd.DataFrame) -> np.ndarray:

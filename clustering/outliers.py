@@ -69,6 +69,9 @@ def latent_scores(
     Returns:
         N rows of the core, then C of the known: `knn`, `cosine`, `whitened`, `mahalanobis`, `isolation_forest`, and
         those of `PER_ROW` that the core has.
+
+    Raises:
+        UserError: fewer than two particles to compare with.
     """
     # The bulk is what the models learned from. A test split that plays the core is not part of it, or a novelty that
     # comes in hundreds would be its own nearest neighbor.
@@ -77,6 +80,8 @@ def latent_scores(
         learned[:] = True  # nothing here was learned from: the core can only be compared with itself
     learned = learned if fitted is None else learned & fitted
     bulk = np.concatenate([core.z[learned], reference.z])
+    if len(bulk) < 2:
+        raise UserError(f"{len(bulk)} particle(s) to compare with: no particle has a neighbor; give a larger set")
     labels = pd.concat([core.index["label"][learned], reference.index["label"]], ignore_index=True)
     own = np.where(learned, np.cumsum(learned) - 1, -1)
     scoring = Scoring(bulk, labels, own, settings, seed)

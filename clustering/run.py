@@ -75,8 +75,8 @@ def find_latents(latent: str, particles: ParticleSet, common: RunSettings) -> li
 
 
 def _every_latent(particles: ParticleSet, common: RunSettings) -> list[str]:
-    """Without labels no classifier was trained here, but one of other data may have encoded this."""
-    has_classifier = particles.classes or classifier_beside([], common.work, particles.fingerprint)
+    """Without classes to tell apart no classifier was trained here, but one of other data may have encoded this."""
+    has_classifier = particles.classifiable or classifier_beside([], common.work, particles.fingerprint)
     return [name for name in LATENTS if has_classifier or name != "classifier"]
 
 

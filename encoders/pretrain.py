@@ -46,7 +46,7 @@ def pretrain(
     classes = particles.classes
     if len(classes) < 2:
         raise UserError(f"{particles.name}: a classifier needs two labeled classes, there are {len(classes)}; "
-                        "train an autoencoder with --from-scratch instead")  # fmt: skip
+                        "train an autoencoder instead (train_vae.py), or search with find_outliers.py")  # fmt: skip
     rows = particles.table
     labeled = rows["role"] == "labeled"
     targets = np.full(len(particles.pixels), -1)

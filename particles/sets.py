@@ -55,6 +55,10 @@ class DataSettings:
     pack: PackSettings = field(default_factory=PackSettings)
     """How crops become squares."""
 
+    def __post_init__(self) -> None:
+        if self.um_per_px is not None and not 0 < self.um_per_px < float("inf"):
+            raise UserError(f"--um-per-px {self.um_per_px:g}: give a number above 0, or leave it away for sizes in px")
+
     @property
     def root(self) -> Path:
         """The resolved data folder."""
@@ -78,6 +82,11 @@ class ParticleSet:
     def classes(self) -> list[str]:
         """The known classes: the labels of the labeled set, sorted."""
         return sorted(self.table.loc[self.table["role"] == "labeled", "label"].dropna().unique())
+
+    @property
+    def classifiable(self) -> bool:
+        """Whether a classifier has anything to tell apart."""
+        return len(self.classes) > 1
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -9,9 +9,14 @@ import pandas as pd
 from particles.pixels import Fit, fit_square, mean_corrected
 from particles.scalars import SCALARS, background_level, measure
 from particles.sources.source import BadCrop, Masked, Source
+from provenance.errors import UserError
 
 GEOMETRY = ("width_px", "height_px", "scale", "background")
 """What is always measured on a crop; the scalars follow where the source does not bring them."""
+
+
+_LEAST_SIZE = 8
+"""Below it nothing is left to see."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,12 @@ class PackSettings:
     instrument_scalars: bool = True
     """Keep the scalars that the source brings; --no-instrument-scalars measures all from the pixels, without masks and
     fringe, so that they compare with those of crops that came without."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("size", _LEAST_SIZE), ("min_size", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(f"--{name.replace('_', '-')} {value}: give at least {least} px")
 
 
 @dataclass(frozen=True)

@@ -115,10 +115,13 @@ def replayed(cls: type[S], run: Path) -> S:
         ) from error
 
 
+_REPLAY = "--replay RUN takes the settings of the earlier run in that folder; further flags change them."
+
+
 def entry(cls: type[S], main: Callable[[S], Any]) -> None:
     """Run an entry script: parse, call `main`, turn what the user can mend into one line and exit code 2."""
     try:
-        settings = parse(cls, description=main.__doc__)
+        settings = parse(cls, description=f"{main.__doc__}\n\n{_REPLAY}")
         grams_per_kwh()  # wrong, it is refused now, not by the first run after an hour of packing
         main(settings)
     except UserError as error:

@@ -306,6 +306,20 @@ def test_consensus_joins_by_id_not_by_position() -> None:
     pd.testing.assert_frame_equal(again.drop(columns="rank"), expected.drop(columns="rank"))
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_score_that_is_missing_is_not_called_strange(wrong: float) -> None:
+    scores = frames()
+    scores["vae"].loc[7, "knn"] = wrong
+    with pytest.raises(UserError, match="vae: the score knn of p7 is not a number"):
+        consensus(scores)
+
+
+def test_one_particle_has_nothing_to_be_compared_with() -> None:
+    one = latents(points(1))
+    with pytest.raises(UserError, match=r"1 particle\(s\) to compare with"):
+        latent_scores(one, one.where(np.array([False])), OutlierSettings(), seed=0)
+
+
 def test_consensus_sees_ranks_alone() -> None:
     scores = frames()
     stretched = {name: frame.copy() for name, frame in scores.items()}

@@ -8,11 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from autoencoders.chain import ChainSettings, train_models
+from autoencoders.train import AutoencoderSettings
 from clustering import run as clustering
+from clustering.maps import MapSettings
+from encoders.fit import FitSettings
 from experiments import encode, find_outliers, mnist_held_out, pretrain_classifier, train_ae, train_vae
-from particles.sets import DataSettings
+from particles.sets import DataSettings, open_set
 from particles.squares import PackSettings
+from particles.table import read_parquet
 from provenance.errors import UserError
+from provenance.run import LATENTS, RunSettings
 from provenance.settings import entry
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -83,6 +89,41 @@ def test_a_classifier_of_one_class(tiny_set: TinySet) -> None:
     data = DataSettings(data=str(tiny_set("lake", {"ash": 8})), pack=QUICK)
     with pytest.raises(UserError, match="a classifier needs two labeled classes, there are 1"):
         pretrain_classifier.main(pretrain_classifier.Settings(data=data))
+
+
+def test_one_class_alone_is_searched_without_a_classifier(
+    tiny_set: TinySet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, common = DataSettings(data=str(tiny_set("lake", {"ash": 30, "": 30})), pack=QUICK), RunSettings()
+    particles = open_set(data, common)
+    model = AutoencoderSettings(latent_dim=2, fit=FitSettings(epochs=1, precision="32"))
+    runs = train_models(LATENTS[:2], particles, data, ChainSettings(model=model), common)
+    assert "one class alone (ash): no classifier" in capsys.readouterr().out
+    assert [run.kind for run in runs] == ["ae"]
+    how = clustering.ClusteringSettings(maps=MapSettings(tsne=False))
+    _, consensus = clustering.run_clustering(particles, runs, data, how, common)
+    ranked = read_parquet(consensus.path / "outliers.parquet")
+    assert sorted(ranked["rank"]) == list(range(1, 31))
+    assert ranked["p_value"].notna().all(), "the ash that was held back says what a known particle scores"
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_scale_that_no_microscope_has(scale: float) -> None:
+    with pytest.raises(UserError, match=r"--um-per-px .*: give a number above 0"):
+        DataSettings(um_per_px=scale)
+
+
+@pytest.mark.parametrize(("flag", "value"), [("size", 0), ("size", -3), ("min_size", 0)])
+def test_sizes_that_no_crop_has(flag: str, value: int) -> None:
+    with pytest.raises(UserError, match=f"--{flag.replace('_', '-')} {value}: give at least"):
+        PackSettings(**{flag: value})
+
+
+def test_replay_is_in_the_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["script.py", "--help"])
+    with pytest.raises(SystemExit):
+        entry(find_outliers.Settings, find_outliers.main)
+    assert "--replay RUN takes the settings of the earlier run" in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_autoencoder_without_its_classifier(tiny_set: TinySet) -> None:
