@@ -119,18 +119,19 @@ def _may_judge(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _labeled(particles: ParticleSet) -> pd.DataFrame:
-    """Rows that the source labels, with its own word (`known`) and split (`prescribed`).
+    """Rows that the source or a person labels, with the source's own word (`known`) and split (`prescribed`).
 
     Elsewhere the test split of a set that has only labels plays the core, its labels hidden. Here it is drawn anew, so
     the labels are read where they were packed. Held-out classes stay out.
     """
+    rows = particles.table
     own = read_parquet(particles.folder / "table.parquet")[["label", "role", "split"]]
-    rows = particles.table[particles.table["position"] < len(own)]  # rows of --core come after those of --data
-    own = own.iloc[rows["position"].to_numpy()].set_index(rows.index)
+    # rows of --core come after those of --data; of them only marks have a label
+    own = own.reindex(rows["position"].to_numpy()).set_index(rows.index)
     labeled = rows["role"] == "labeled"
     # without a labeled row at all, labels are hidden (--no-use-labels)
     may_learn = labeled | (rows["is_outlier"].eq(False).fillna(False) & labeled.any())
-    known = own["label"].where((own["role"] == "labeled") & may_learn)
+    known = own["label"].where((own["role"] == "labeled").fillna(False) & may_learn)
     known = rows["label"].where(rows["label"].notna(), known)  # what was labeled in the explorer is in no packed set
     return rows.assign(known=known, prescribed=own["split"])[known.notna()]
 

@@ -328,6 +328,20 @@ def test_what_a_person_marked_is_learned_from_and_judges_nothing(tmp_path: Path,
     assert "prob_new" in pd.read_parquet(run.path / "tested.parquet"), "it is learned"
 
 
+def test_marks_on_another_core_are_learned_from(tmp_path: Path, work: Path) -> None:
+    folder = packed(tmp_path / "known", *noise(60), ["a", "b"] * 30)
+    core = packed(tmp_path / "core", *noise(30), ["a", "odd"] * 15)
+    rows = pd.read_parquet(core / "table.parquet")
+    rows["particle_id"] = [f"c{i}" for i in range(30)]
+    write_parquet(rows, core / "table.parquet")
+    path = marks(tmp_path / "m.csv", [f"c{i}" for i in range(3, 12)], "new")
+    drawn = module._drawn(opened(folder, work, core=str(core), extra_labels=path), TwoBranchSettings(), 0)
+    assert drawn["class"].value_counts().to_dict() == {"a": 30, "b": 30, "new": 9}
+    assert drawn.loc[drawn["class"] == "new", "particle_id"].tolist() == [f"c{i}" for i in range(3, 12)]
+    assert drawn.loc[drawn["class"] == "new", "position"].tolist() == list(range(63, 72)), "those of the core"
+    assert set(drawn.loc[drawn["class"] == "new", "split"]) == {"train"}
+
+
 def test_where_marks_are_all_there_is_they_judge(tmp_path: Path, work: Path) -> None:
     folder = packed(tmp_path / "bare", *noise(60), ["a"] * 20 + [None] * 40)
     path = marks(tmp_path / "m.csv", [f"p{i:04d}" for i in range(20, 60)], "new")
