@@ -55,6 +55,8 @@ def main(settings: Settings) -> Run:
         raise UserError(f"--model {settings.model}: no such classifier; there are {', '.join(MODELS)}")
     if settings.data.held_out:
         raise UserError("--held-out: classes are held out of training, not of a classification; leave it away")
+    if settings.data.extra_labels:
+        raise UserError("--extra-labels: marks are for a training to learn from, not a classification; leave it away")
     model = find(settings.model, settings.common.work, "best.ckpt", fingerprint=None)
     folder = packed_folder(settings.data.core or settings.data.data, settings.data, settings.common, print)
     with started(KIND, settings, settings.common, _identity(folder), [model]) as run:

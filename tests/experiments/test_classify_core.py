@@ -269,6 +269,13 @@ def test_what_cannot_be_judged_is_said_in_one_line(tmp_path: Path, work: Path) -
         main(settings_for(folder, work))
 
 
+@pytest.mark.parametrize(("name", "given"), [("held_out", ("grim",)), ("extra_labels", Path("marks.csv"))])
+def test_what_is_for_a_training_is_refused(tmp_path: Path, work: Path, name: str, given: object) -> None:
+    how = DataSettings(data=str(packed(tmp_path / "core", shards=3)), **{name: given})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=f"^--{name.replace('_', '-')}: .* training.*; leave it away$"):
+        main(settings_for(tmp_path, work, data=how))
+
+
 def test_a_table_that_does_not_fit_its_pixels_is_refused(model: TwoBranchTraining, tmp_path: Path, work: Path) -> None:
     folder = packed(tmp_path / "core", shards=3)
     pq.write_table(pq.read_table(folder / "table.parquet").slice(0, 17), folder / "table.parquet")
