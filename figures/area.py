@@ -31,8 +31,6 @@ _ROUNDING = 1e-6  # cells
 
 Box = tuple[float, float, float, float]
 
-_EDGE = 1e-6  # of a cell
-
 
 @dataclass(frozen=True)
 class Settings(Redraw):

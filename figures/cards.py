@@ -81,11 +81,17 @@ def bar_of(card: Card) -> ScaleBar:
 # --- sheets
 
 
-def draw_sheet(cards: Sequence[Card], path: Path, title: str, subtitle: str | None = None, columns: int = 8) -> Path:
-    """Draw a contact sheet.
+def draw_sections(
+    sections: Mapping[str, Sequence[Card]],
+    path: Path,
+    title: str,
+    subtitle: str | None = None,
+    columns: int = 8,
+) -> Path:
+    """Draw a contact sheet in named parts: a heading, then its cards.
 
     Args:
-        cards: in reading order.
+        sections: parts by name, cards in reading order; an empty name has no heading.
         path: PNG to write.
         title: above the sheet.
         subtitle: a fainter line below the title.
@@ -94,17 +100,6 @@ def draw_sheet(cards: Sequence[Card], path: Path, title: str, subtitle: str | No
     Returns:
         `path`.
     """
-    return draw_sections({"": cards}, path, title, subtitle, columns)
-
-
-def draw_sections(
-    sections: Mapping[str, Sequence[Card]],
-    path: Path,
-    title: str,
-    subtitle: str | None = None,
-    columns: int = 8,
-) -> Path:
-    """Draw a contact sheet in named parts: a heading, then its cards; an empty name has no heading."""
     all_cards = [card for cards in sections.values() for card in cards]
     columns = max(1, min(columns, max((len(cards) for cards in sections.values()), default=1)))
     width = 2 * MARGIN + max(columns, _FEWEST_COLUMNS) * (SIDE + GAP) - GAP

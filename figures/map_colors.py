@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from figures import style
 
-Kind = Literal["classes", "clusters", "score"]
+Kind = Literal["classes", "clusters"]
 
 UNLABELED = "unlabeled"
 LEGEND_LINE = 26

@@ -12,14 +12,12 @@ from matplotlib.figure import Figure
 
 from figures import density, paper, style
 from figures.finished import Redraw, View, redrawn
-from figures.map_colors import LEGEND_LINE, Entry, Kind, draw_legend, entries_of
+from figures.map_colors import LEGEND_LINE, Entry, draw_legend, entries_of
 from figures.map_dots import draw_entries, draw_scores, frame, score_norm, top_rows
 from figures.map_marks import draw_ranks
 from provenance.settings import entry
 
-_MAP, _MARGIN, _LEGEND = 960, 44, 290  # px: the map's side, the sheet's margin, the legend's width
-_PANEL, _PANEL_GAP = 560, 36
-_MOST_ENTRIES = 32  # lines of a legend
+_MARGIN, _PANEL, _PANEL_GAP = 44, 560, 36  # px: the sheet's margin, a map's side, between maps
 
 
 def main(settings: Redraw) -> None:
@@ -42,56 +40,6 @@ def draw_view(view: View, folder: Path, classes: Sequence[str]) -> Path:
         view.umap, view.tsne, view.classes, view.clusters, view.score, path, title, names=view.names,
         all_classes=classes,
     )  # fmt: skip
-
-
-def draw_map(
-    xy: np.ndarray,
-    values: Sequence[Any] | np.ndarray | pd.Series,
-    path: Path,
-    title: str,
-    kind: Kind = "classes",
-    highlight: Sequence[int] | None = None,
-    subtitle: str | None = None,
-    classes: Sequence[str] = (),
-    top: int = 10,
-) -> Path:
-    """Draw one map.
-
-    Args:
-        xy: (N, 2); rows that are not finite are left out.
-        values: (N,) class names (nullable), cluster numbers (noise -1), or scores (higher = stranger).
-        path: PNG to write.
-        title: above the map.
-        kind: what `values` are.
-        highlight: row numbers in order of rank, ringed and numbered 1, 2, ...; default for scores the `top`
-            highest, else none.
-        subtitle: a fainter line below the title; of many particles it says how they are drawn.
-        classes: all classes of the run, for their colors.
-        top: see `highlight`.
-
-    Returns:
-        `path`.
-    """
-    column = pd.Series(values).reset_index(drop=True)
-    subtitle = said_of(xy, subtitle, f"mean of a cell, and the {density.STRANGEST} highest" if kind == "score" else "")
-    head = _MARGIN + style.heading_height(subtitle)
-    width = 2 * _MARGIN + _MAP + 36 + _LEGEND
-    with paper.picture(path, width, head + _MAP + _MARGIN) as figure:
-        canvas = style.page(figure)
-        style.heading(canvas, _MARGIN, _MARGIN, width - 2 * _MARGIN, title, subtitle)
-        axes = style.axes_at(figure, _MARGIN, head, _MAP, _MAP)
-        right = _MARGIN + _MAP + 36
-        if kind == "score":
-            scores = column.to_numpy(dtype=float, na_value=np.nan)
-            mappable = draw_scores(axes, xy, scores, _MAP)
-            _colorbar(figure, mappable, (right, head, 22, _MAP // 2), "vertical")
-            highlight = top_rows(scores, top).tolist() if highlight is None else highlight
-        else:
-            entries = entries_of(column, kind, classes)
-            draw_entries(axes, xy, entries, _MAP)
-            draw_legend(canvas, entries, right, head, _MOST_ENTRIES)
-        draw_ranks(axes, xy, highlight if highlight is not None else (), _MAP)
-    return path
 
 
 def draw_map_panel(
@@ -146,7 +94,7 @@ def draw_map_panel(
             boxes = [style.axes_at(figure, left + i * (_PANEL + _PANEL_GAP), y, _PANEL, _PANEL) for i in range(3)]
             mappable = _draw_row(boxes, xy, groups, scores, top)
         bar = (left + 2 * (_PANEL + _PANEL_GAP) + 90, below + 8, _PANEL - 180, 18)
-        _colorbar(figure, mappable, bar, "horizontal")
+        _colorbar(figure, mappable, bar)
     return path
 
 
@@ -186,10 +134,10 @@ def _draw_row(
     return mappable
 
 
-def _colorbar(figure: Figure, mappable: ScalarMappable, box: tuple[float, float, float, float], direction: str) -> None:
+def _colorbar(figure: Figure, mappable: ScalarMappable, box: tuple[float, float, float, float]) -> None:
     mappable.set_array([])
     axes = style.axes_at(figure, *box)
-    bar = figure.colorbar(mappable, cax=axes, orientation=direction, label="score; darker = stranger")
+    bar = figure.colorbar(mappable, cax=axes, orientation="horizontal", label="score; darker = stranger")
     bar.outline.set(visible=False)
 
 

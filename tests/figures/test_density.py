@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from figures import density, style
-from figures.maps import draw_map
+from figures.maps import draw_map_panel
 
 RED, BLUE = "#ff0000", "#0000ff"
 
@@ -54,21 +54,24 @@ def test_the_mean_of_a_cell_leaves_out_what_has_no_value() -> None:
 
 
 def test_the_few_show_among_very_many(tmp_path: Path) -> None:
-    """Two particles of another class at a lone place of a map of 40,000; dots would be one px of that color, too."""
+    """Two particles of another class at a lone place of a map of 40,000: one whole cell."""
     rng = np.random.default_rng(0)
     xy = np.concatenate(
         [rng.normal(0, 1, (density.MOST_DOTS + 10_000, 2)), [[20.0, 20.0], [20.0, 20.0], [-20.0, -20.0]]]
     )
     classes = ["dust"] * (len(xy) - 3) + ["pollen"] * 2 + ["dust"]
-    path = draw_map(xy, classes, tmp_path / "m.png", "t")
+    others = np.zeros(len(xy), dtype=int), np.arange(float(len(xy)))
+    path = draw_map_panel(xy, None, classes, *others, tmp_path / "m.png", "t")
     drawn = np.asarray(Image.open(path).convert("RGB")).astype(int)
     pollen = 255 * np.array(to_rgb(style.palette(["dust", "pollen"])["pollen"]))
-    head = 44 + style.heading_height("said")
-    corner = drawn[head : head + 60, 44 + 900 : 44 + 960].reshape(-1, 3)
+    head, left = 44 + style.heading_height("said") + 40, 44 + 40  # of the map by class, the first of the row
+    corner = drawn[head : head + 60, left + 500 : left + 560].reshape(-1, 3)
     paper_to_ink = (255 - pollen) / np.linalg.norm(255 - pollen)
     inked = corner[corner.sum(axis=1) < 700]
     inked = inked[np.ptp(inked, axis=1) > 20]  # the frame is grey
-    assert len(inked) >= density.CELL**2
+    assert len(inked) == density.CELL**2
+    assert (inked == inked[0]).all(), "a cell has no soft edge"
     toward = (255 - inked) / np.linalg.norm(255 - inked, axis=1, keepdims=True)
     assert (toward @ paper_to_ink > 0.99).all()
-    assert draw_map(xy, classes, tmp_path / "n.png", "t").read_bytes() == path.read_bytes()
+    again = draw_map_panel(xy, None, classes, *others, tmp_path / "n.png", "t")
+    assert again.read_bytes() == path.read_bytes()

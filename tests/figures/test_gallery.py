@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from figures import gallery, style
-from figures.cards import SIDE, Card, bar_of, draw_sheet, enlarged, scale_bar
+from figures.cards import SIDE, Card, bar_of, draw_sections, enlarged, scale_bar
 from figures.cluster_sheets import cluster_title, draw_clusters, members
 from figures.gallery import draw_outliers, short_reasons
 from figures.particle_cards import cards_of
@@ -80,7 +80,7 @@ def test_the_drawn_bar_and_the_drawn_crop_are_true_to_the_px(tmp_path: Path) -> 
     image = np.full((64, 64), 180, dtype=np.uint8)
     image[:20] = np.random.default_rng(1).integers(0, 256, (20, 64))
     card = Card(image, "p", um_per_packed_px=0.5)
-    drawn = np.asarray(Image.open(draw_sheet([card], tmp_path / "s.png", "t")).convert("L"))
+    drawn = np.asarray(Image.open(draw_sections({"": [card]}, tmp_path / "s.png", "t")).convert("L"))
     left, top = 44, 44 + style.heading_height(None)
     crop = drawn[top : top + SIDE, left : left + SIDE]
     assert (crop[2:100, 2:-2] == enlarged(image)[2:100, 2:-2]).all()
@@ -131,8 +131,8 @@ def test_sheets_have_the_size_they_should_and_the_same_bytes_twice(
     table: pd.DataFrame, pixels: PixelStore, tmp_path: Path
 ) -> None:
     cards = cards_of(table, pixels, [f"p{i}" for i in range(10)])
-    first = draw_sheet(cards, tmp_path / "a.png", "A sheet", "below", columns=5)
-    second = draw_sheet(cards, tmp_path / "b.png", "A sheet", "below", columns=5)
+    first = draw_sections({"": cards}, tmp_path / "a.png", "A sheet", "below", columns=5)
+    second = draw_sections({"": cards}, tmp_path / "b.png", "A sheet", "below", columns=5)
     assert first.read_bytes() == second.read_bytes()
     assert Image.open(first).size[0] == 2 * 44 + 5 * SIDE + 4 * 26
     assert "Software" not in Image.open(first).info
@@ -155,7 +155,7 @@ def test_sheets_have_the_size_they_should_and_the_same_bytes_twice(
     ],
 )
 def test_odd_sheets_are_drawn(cards: list[Card], tmp_path: Path) -> None:
-    width, height = Image.open(draw_sheet(cards, tmp_path / "s.png", "title " * 50, "sub " * 80)).size
+    width, height = Image.open(draw_sections({"": cards}, tmp_path / "s.png", "title " * 50, "sub " * 80)).size
     assert width == 2 * 44 + 4 * SIDE + 3 * 26
     assert height < 800
 

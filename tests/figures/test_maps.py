@@ -9,7 +9,7 @@ from figures import style
 from figures.map_colors import entries_of
 from figures.map_dots import dot_diameter, opacity, top_rows
 from figures.map_marks import place_labels
-from figures.maps import draw_map, draw_map_panel
+from figures.maps import draw_map_panel
 
 
 def test_noise_is_the_last_entry_grey_named_counted_and_never_renumbered() -> None:
@@ -58,45 +58,55 @@ def test_labels_hide_neither_one_another_nor_a_ring() -> None:
     assert (edge <= (946, 949)).all()
 
 
+def middle_of(drawn: Path, column: int) -> np.ndarray:
+    """The pixel in the middle of a map of a panel without a subtitle: (3,) RGB."""
+    y, x = 44 + style.heading_height(None) + 40 + 280, 44 + 40 + column * (560 + 36) + 280
+    return np.asarray(Image.open(drawn).convert("RGB"))[y, x].astype(int)
+
+
 def test_noise_lies_below_the_clusters(tmp_path: Path) -> None:
     """A dot of cluster 0 shows among 50 of noise at its place; the cluster's number stands elsewhere."""
     xy = np.concatenate([np.zeros((51, 2)), np.full((3, 2), 5.0), [[-9.0, -9.0], [9.0, 9.0]]])
     labels = np.array([0] + [-1] * 50 + [0] * 3 + [-1] * 2)
-    drawn = np.asarray(Image.open(draw_map(xy, labels, tmp_path / "m.png", "t", "clusters")).convert("RGB"))
-    red, _, blue = drawn[44 + style.heading_height(None) + 480, 44 + 480].astype(int)
+    drawn = draw_map_panel(xy, None, [None] * 56, labels, np.zeros(56), tmp_path / "m.png", "t", top=0)
+    red, _, blue = middle_of(drawn, 1)
     assert blue - red > 20
 
 
 def test_the_strangest_is_solid_even_in_a_crowd(tmp_path: Path) -> None:
     xy = np.concatenate([np.zeros((300, 2)), [[-9.0, -9.0], [9.0, 9.0]]])
     score = np.concatenate([[1.0], np.zeros(299), [0.0, 0.0]])
-    drawn = np.asarray(Image.open(draw_map(xy, score, tmp_path / "m.png", "t", "score", top=1)).convert("RGB"))
-    dot = drawn[44 + style.heading_height(None) + 480, 44 + 480].astype(int)
-    assert np.abs(dot - 255 * np.array(style.score_colors()(1.0)[:3])).max() <= 2
+    drawn = draw_map_panel(xy, None, [None] * 302, np.full(302, -1), score, tmp_path / "m.png", "t", top=1)
+    assert np.abs(middle_of(drawn, 2) - 255 * np.array(style.score_colors()(1.0)[:3])).max() <= 2
 
 
 @pytest.mark.parametrize(
-    ("values", "kind"),
+    ("classes", "clusters", "score"),
     [
-        (np.full(4, -1), "clusters"),
-        (np.zeros(4, int), "clusters"),
-        (np.arange(4.0), "score"),
-        (np.full(4, np.nan), "score"),
-        (["a", "<b>$x$", None, "冰"], "classes"),
-        ([None] * 4, "classes"),
+        (["a", "<b>$x$", None, "冰"], np.full(4, -1), np.arange(4.0)),
+        ([None] * 4, np.zeros(4, int), np.full(4, np.nan)),
     ],
 )
-def test_odd_maps_are_drawn_alike_twice(values: object, kind: object, tmp_path: Path) -> None:
+def test_odd_maps_are_drawn_alike_twice(
+    classes: list[str | None], clusters: np.ndarray, score: np.ndarray, tmp_path: Path
+) -> None:
+    """One of the highest scores lies nowhere."""
     xy = np.array([[0.0, 0.0], [1.0, 5.0], [np.nan, 1.0], [2.0, 2.0]])
-    first = draw_map(xy, values, tmp_path / "a.png", "t", kind, highlight=[2, 0])  # type: ignore[arg-type]
-    second = draw_map(xy, values, tmp_path / "b.png", "t", kind, highlight=[2, 0])  # type: ignore[arg-type]
+    first = draw_map_panel(xy, None, classes, clusters, score, tmp_path / "a.png", "t")
+    second = draw_map_panel(xy, None, classes, clusters, score, tmp_path / "b.png", "t")
     assert first.read_bytes() == second.read_bytes()
-    assert Image.open(first).size == (2 * 44 + 960 + 36 + 290, 44 + 48 + 960 + 44)
+    assert Image.open(first).size == (2 * 44 + 40 + 3 * 560 + 2 * 36, 44 + 48 + 40 + 560 + 36 - 12 + 80 + 44)
 
 
 def test_a_map_of_one_particle(tmp_path: Path) -> None:
-    draw_map(np.zeros((1, 2)), [3], tmp_path / "m.png", "t", "clusters")
-    assert (tmp_path / "m.png").exists()
+    """Its ring and its rank stand in the middle of the map of scores."""
+    one = np.zeros((1, 2)), None, ["a"], np.array([3]), np.ones(1)
+    plain, ranked = (draw_map_panel(*one, tmp_path / f"{top}.png", "t", top=top) for top in (0, 1))
+    differs = np.asarray(Image.open(plain)) != np.asarray(Image.open(ranked))
+    y, x = np.nonzero(differs.any(axis=2))
+    assert np.ptp(x) < 60
+    assert 44 + 40 + 2 * (560 + 36) + 280 - 20 < x.mean() < 44 + 40 + 2 * (560 + 36) + 280 + 30
+    assert abs(y.mean() - (44 + style.heading_height(None) + 40 + 280)) < 30
 
 
 def test_the_panel_has_a_row_a_map(tmp_path: Path) -> None:
