@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from particles.inventory import part_path, take_inventory
 from particles.pixels import write_shard
 from particles.scalars import SCALARS
-from particles.sources.source import Source
+from particles.sources.source import Advising, Source
 from particles.squares import PackSettings, Squares, pack_slice
 from particles.table import MEASURED_COLUMNS, ROW_COLUMNS, read_parquet, write_parquet
 from provenance.errors import UserError
@@ -59,7 +59,7 @@ def pack(source: Source, folder: Path, settings: PackSettings, say: Callable[[st
         source: where rows and crops come from.
         folder: gets `table.parquet`, `pixels/`, `rejected.csv`, and last `set.json`.
         settings: size and fit.
-        say: takes one-line messages.
+        say: takes one-line messages; the source's advice too.
 
     Raises:
         UserError: the source has no particles, or none that can be used.
@@ -71,6 +71,8 @@ def pack(source: Source, folder: Path, settings: PackSettings, say: Callable[[st
         return
     _start_over_if_changed(folder, key)
     n = take_inventory(source, folder / "rows", SHARD_ROWS)
+    if isinstance(source, Advising) and (advice := source.advice()):
+        say(advice)  # before the work, which may take hours
     shards = -(-n // SHARD_ROWS)
     missing = [number for number in range(shards) if not _shard_done(folder, number)]
     with progress_bar() as progress, ExitStack() as stack:

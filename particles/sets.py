@@ -44,6 +44,8 @@ class DataSettings:
     """Where data lies: default $NUNATAK_DATA, else data/."""
     um_per_px: float | None = None
     """Scale of the crops of a folder in µm per px (FlowCam 20x: 0.2752); without it sizes are in px."""
+    bit_depth: int = 0
+    """Bits that 16-bit crops of a folder hold, such as 12; 0: all 16. 8-bit files are read as they are."""
     flat_field: bool = False
     """FlowCam runs: divide each crop by the run's calibration image, so that the background is even."""
     n_per_class: int = Synthetic.n_per_class
@@ -204,7 +206,7 @@ NAMED: dict[str, Callable[[DataSettings, int], Source]] = {
 DETECTED: tuple[tuple[Callable[[Path], bool], str, Callable[[DataSettings, Path], Source]], ...] = (
     (is_flowcam, "holds FlowCam runs", lambda s, path: FlowCam(path, s.flat_field)),
     (is_icelearning, "is an ICELEARNING tree", lambda s, path: IceLearning(path, s.um_per_px or UM_PER_PX)),
-    (lambda path: True, "is a folder of crops", lambda s, path: Folder(path, s.um_per_px)),
+    (lambda path: True, "is a folder of crops", lambda s, path: Folder(path, s.um_per_px, bit_depth=s.bit_depth)),
 )
 """What a folder may be, asked in this order."""
 

@@ -2,9 +2,10 @@
 
 import hashlib
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,12 @@ from provenance.errors import UserError
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 LARGEST_SIDE = 8192
 """px; no flow-cell particle is larger, and a hostile file must not fill the memory."""
+DEPTHS = (8, 10, 12, 14)
+"""Bits of cameras whose values are saved in 16-bit files; with the last, a quarter of the range is used."""
+LOOKED_AT = 256
+"""Crops at most whose brightest pixel is looked at before packing, spread evenly over the set."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,12 @@ class Folder:
     um_per_px: float | None = None
     size: int = 64
     oriented: bool = False
+    bit_depth: int = 0
+    """Bits that 16-bit files really hold; 0 for all 16."""
+
+    def __post_init__(self) -> None:
+        if self.bit_depth != 0 and not 8 <= self.bit_depth <= 16:
+            raise UserError(f"--bit-depth {self.bit_depth}: give 8 to 16, or 0 for the full range of the files")
 
     @property
     def name(self) -> str:
@@ -50,7 +63,20 @@ class Folder:
 
     def read(self, row: Any) -> np.ndarray:
         """Decode one file to grey: (H, W) uint8."""
-        return read_grey(self.root / row.image)
+        return read_grey(self.root / row.image, self.bit_depth)
+
+    def advice(self) -> str | None:
+        """Which --bit-depth fits, where 16-bit crops leave more than three quarters of their range empty."""
+        files = [] if self.bit_depth else self._files()
+        looked_at = files[:: max(1, -(-len(files) // LOOKED_AT))]
+        tops = [top for top in map(_brightest, looked_at) if top is not None]
+        fitting = [depth for depth in DEPTHS if tops and max(tops) < 2**depth]
+        if not fitting:
+            return None
+        return (
+            f"{self.name}: the brightest pixel of {len(tops)} 16-bit crops is {max(tops):.0f} of 65535, so they come "
+            f"out nearly black: give --bit-depth {fitting[0]} if that is what the camera has"
+        )
 
     def describe(self) -> dict[str, Any]:
         """Path, scale, and a digest of every file's name, size and time of change."""
@@ -62,6 +88,7 @@ class Folder:
             "kind": "folder",
             "root": str(self.root),
             "um_per_px": self.um_per_px,
+            "bit_depth": self.bit_depth,
             "files": digest.hexdigest(),
         }
 
@@ -90,27 +117,33 @@ def _ids(relative: list[Path]) -> list[str]:
     return stems if len(set(stems)) == len(stems) else [path.with_suffix("").as_posix() for path in relative]
 
 
-def read_grey(path: Path) -> np.ndarray:
+def read_grey(path: Path, bit_depth: int = 0) -> np.ndarray:
     """Read one image file as grey.
 
     Color is turned into luma (ITU-R 601), transparency is laid on white, 16-bit is scaled to 8-bit.
 
     Args:
         path: PNG, JPEG, TIFF or BMP.
+        bit_depth: bits that files of a type wider than 8 bits hold; 0 for 16.
 
     Returns:
         (H, W) uint8.
 
     Raises:
-        BadCrop: empty, broken, not an image, or too large.
+        BadCrop: empty, broken, not an image, too large, or with pixels outside the range.
     """
+    return _read(path, lambda image: as_grey(image, bit_depth))
+
+
+def _read(path: Path, convert: Callable[[Image.Image], _T]) -> _T:
+    """What `convert` makes of an image file; BadCrop where there is nothing to make it of."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 if max(image.size) > LARGEST_SIDE:
                     raise BadCrop(f"{image.width} x {image.height} px, larger than {LARGEST_SIDE} px")
-                return as_grey(image)
+                return convert(image)
     except UnidentifiedImageError as error:
         reason = "empty file" if path.stat().st_size == 0 else "not an image that can be read"
         raise BadCrop(reason) from error
@@ -124,30 +157,42 @@ def read_grey(path: Path) -> np.ndarray:
         raise BadCrop(f"does not decode: {error}") from error
 
 
-def as_grey(image: Image.Image) -> np.ndarray:
+def as_grey(image: Image.Image, bit_depth: int = 0) -> np.ndarray:
     """An opened image as grey, converted as `read_grey` says: (H, W) uint8.
 
     Raises:
-        BadCrop: pixels that are no number, or outside 0 to 65535.
+        BadCrop: pixels that are no number, or outside the range.
     """
-    if image.mode.startswith("I") or image.mode == "F":
-        return _eight_bit(np.asarray(image))
+    if _is_wide(image):
+        return _eight_bit(np.asarray(image), bit_depth or 16)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layered = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered)
     return np.asarray(image.convert("L"))
 
 
-def _eight_bit(values: np.ndarray) -> np.ndarray:
-    """16-bit (or wider) grey to 8-bit by the range of the type, not of the image: crops must stay comparable.
+def _is_wide(image: Image.Image) -> bool:
+    return image.mode.startswith("I") or image.mode == "F"
 
-    Values that all fit into 8 bits are taken as they are: some programs save 8-bit grey in a wider type.
+
+def _eight_bit(values: np.ndarray, bits: int) -> np.ndarray:
+    """Grey of a wider type to 8-bit by the range of the type, not of the image: crops must stay comparable.
+
+    What an image holds says nothing of its range: of a 12-bit camera, one crop may have no value above 255.
     """
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
         raise BadCrop("has pixels that are no number")
-    top = values.max(initial=0.0)
-    divisor = 1.0 if top <= 255 else 257.0
-    if top > 65535 or values.min(initial=0.0) < 0:
-        raise BadCrop("has pixels outside 0 to 65535")
-    return np.rint(values / divisor).astype(np.uint8)
+    most = 2**bits - 1
+    if values.max(initial=0.0) > most or values.min(initial=0.0) < 0:
+        raise BadCrop(f"has pixels outside 0 to {most}" + (f", the range of --bit-depth {bits}" if bits < 16 else ""))
+    return np.rint(values / (most / 255)).astype(np.uint8)
+
+
+def _brightest(path: Path) -> float | None:
+    """The largest value in a file of a type wider than 8 bits; None of other files and of what will be left out."""
+    try:
+        top = _read(path, lambda image: float(np.asarray(image).max(initial=0)) if _is_wide(image) else None)
+    except BadCrop:
+        return None
+    return top if top is not None and 0 <= top <= 65535 else None

@@ -61,3 +61,12 @@ class Masked(Protocol):
     def fringe_px(self, row: Any) -> float:
         """What the instrument takes off lengths, in px (`particles.scalars`, "The fringe")."""
         ...
+
+
+@runtime_checkable
+class Advising(Protocol):
+    """A source that can see, before it is packed, that a setting may be missing."""
+
+    def advice(self) -> str | None:
+        """One line that names the setting; None where all is well."""
+        ...

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from particles.packing import pack
+from particles.sources import folder
 from particles.sources.folder import Folder, read_grey
 from particles.sources.source import BadCrop
 from particles.squares import PackSettings
@@ -104,12 +105,68 @@ def test_16_bit_is_scaled_by_the_range_of_the_type(tmp_path: Path, suffix: str) 
     np.testing.assert_array_equal(read_grey(saved(tmp_path / f"a.{suffix}", GREYS.astype(np.uint16) * 257)), GREYS)
     half = np.array([[0, 300, 32768, 50000]], np.uint16)
     assert read_grey(saved(tmp_path / f"b.{suffix}", half)).tolist() == [[0, 1, 128, 195]]
-    assert read_grey(saved(tmp_path / f"c.{suffix}", GREYS.astype(np.uint16))).tolist() == GREYS.tolist()
+    dark = np.array([[0, 100, 200, 250]], np.uint16)
+    assert read_grey(saved(tmp_path / f"c.{suffix}", dark)).tolist() == [[0, 0, 1, 1]], "whatever else it holds"
 
 
-@pytest.mark.parametrize("kind", [np.int32, np.float32])
-def test_wider_tiff_is_read(tmp_path: Path, kind: type) -> None:
-    np.testing.assert_array_equal(read_grey(saved(tmp_path / "a.tif", GREYS.astype(kind))), GREYS)
+@pytest.mark.parametrize(("bits", "white"), [(8, 255), (10, 1023), (12, 4095), (14, 16383), (16, 65535)])
+def test_fewer_bits_in_a_16_bit_file_fill_the_range(tmp_path: Path, bits: int, white: int) -> None:
+    values = np.array([[0, white // 4, white // 2, white]], np.uint16)
+    path = saved(tmp_path / "a.png", values)
+    assert read_grey(path, bits).tolist() == np.rint(values * (255 / white)).tolist()
+    assert read_grey(path, bits)[0, -1] == 255
+    if bits < 16:
+        with pytest.raises(BadCrop, match=f"outside 0 to {white}, the range of --bit-depth {bits}"):
+            read_grey(saved(tmp_path / "b.png", values + np.uint16(1)), bits)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_8_bit_values_in_a_wider_type_are_read(tmp_path: Path, kind: type) -> None:
+    np.testing.assert_array_equal(read_grey(saved(tmp_path / "a.tif", GREYS.astype(kind)), 8), GREYS)
+
+
+def test_the_bit_depth_leaves_8_bit_files_alone(tmp_path: Path) -> None:
+    np.testing.assert_array_equal(read_grey(saved(tmp_path / "a.png", GREYS), 12), GREYS)
+
+
+def packed_backgrounds(root: Path, out: Path, bit_depth: int = 0) -> tuple[list[float], list[str]]:
+    """Background of each crop once packed, and what was said."""
+    said: list[str] = []
+    pack(Folder(root, bit_depth=bit_depth), out, PackSettings(size=8, scalars=False), said.append)
+    return read_parquet(out / "table.parquet")["background"].tolist(), said
+
+
+def test_crops_of_a_12_bit_camera_are_scaled_alike_and_the_remedy_is_said(tmp_path: Path) -> None:
+    root = tmp_path / "lake"
+    for name, background in (("a", 3600), ("b", 250), ("c", 2400)):
+        saved(root / f"{name}.png", np.full((9, 9), background, np.uint16))
+    saved(root / "d.png", np.full((9, 9), 200, np.uint8))
+    values, said = packed_backgrounds(root, tmp_path / "full")
+    assert values == [14, 1, 9, 200]
+    assert said == ["lake: the brightest pixel of 3 16-bit crops is 3600 of 65535, so they come out nearly black: "
+                    "give --bit-depth 12 if that is what the camera has"]  # fmt: skip
+    assert packed_backgrounds(root, tmp_path / "twelve", 12) == ([224, 16, 149, 200], [])
+
+
+@pytest.mark.parametrize(("brightest", "advised"), [(255, 8), (256, 10), (4095, 12), (16383, 14), (16384, None)])
+def test_the_bit_depth_that_fits_is_the_smallest(tmp_path: Path, brightest: int, advised: int | None) -> None:
+    saved(tmp_path / "a.tif", np.array([[3, brightest]], np.uint16))
+    damaged(tmp_path)
+    found = Folder(tmp_path).advice()
+    assert found is None if advised is None else f"--bit-depth {advised} " in str(found)
+
+
+def test_a_large_set_is_looked_at_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "LOOKED_AT", 4)
+    for i in range(12):
+        saved(tmp_path / f"{i:02d}.png", np.full((3, 3), 1000 + i, np.uint16))
+    assert "of 4 16-bit crops is 1009 of" in str(Folder(tmp_path).advice()), "00, 03, 06, 09"
+
+
+@pytest.mark.parametrize("bits", [-1, 7, 17])
+def test_a_bit_depth_that_no_file_has_is_refused(tmp_path: Path, bits: int) -> None:
+    with pytest.raises(UserError, match=f"^--bit-depth {bits}: give 8 to 16, or 0"):
+        Folder(tmp_path, bit_depth=bits)
 
 
 @pytest.mark.parametrize(
@@ -269,6 +326,7 @@ def test_a_changed_file_changes_the_description(tmp_path: Path) -> None:
     crop(tmp_path / "b.png", 50)
     assert Folder(tmp_path).describe() != before
     assert Folder(tmp_path, um_per_px=1.0).describe() != Folder(tmp_path).describe()
+    assert Folder(tmp_path, bit_depth=12).describe() != Folder(tmp_path).describe()
 
 
 @pytest.mark.real

@@ -46,6 +46,7 @@ def test_a_path_is_a_folder_of_crops(tiny_set: TinySet, tmp_path: Path, monkeypa
     root, said = tiny_set("lake", {"ash": 2}), []
     how = DataSettings(um_per_px=0.2752)
     assert find_source(str(root), how, 0, said.append) == Folder(root, 0.2752)
+    assert find_source(str(root), DataSettings(bit_depth=12), 0, lambda _: None) == Folder(root, bit_depth=12)
     assert said == [f"data: {root} is a folder of crops"]
     monkeypatch.chdir(tmp_path)
     assert find_source("lake", how, 0, said.append) == Folder(root, 0.2752), "from here"
