@@ -55,7 +55,8 @@ def train_models(
     """
     if chain.model.fit.resume:
         raise UserError("--resume names one training: it goes with pretrain_classifier.py, train_ae.py, train_vae.py")
-    refuse_lost_orientation(chain.model, particles)  # before the classifier has taken its minutes
+    if any(kind in latents for kind in KINDS):
+        refuse_lost_orientation(chain.model, particles)  # before the classifier has taken its minutes
     runs: list[Run] = []
     if particles.classifiable:
         fit = replace(chain.model.fit, epochs=chain.pretrain_epochs)

@@ -213,6 +213,8 @@ def test_what_cannot_be_learned_is_refused(particles: ParticleSet, common: RunSe
     with pytest.raises(UserError, match="give --augment affine"):
         train_models(["ae"], particles, common, ChainSettings(model=turned), common)
     assert sorted((common.work / "runs").glob("*/*")) == before, "refused before anything was begun"
+    (alone,) = train_models(["classifier"], particles, common, ChainSettings(pretrain_epochs=1, model=turned), common)
+    assert alone.kind == "classifier", "which reconstructs nothing"
 
 
 @pytest.mark.parametrize("kind", ["ae", "vae"])

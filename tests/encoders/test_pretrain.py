@@ -171,7 +171,7 @@ def test_one_class_is_too_few(particles: ParticleSet, common: RunSettings) -> No
     rows = particles.table
     single = rows[(rows["role"] == "core") | (rows["label"] == "dust").fillna(False)]
     few = ParticleSet("few", single, particles.pixels, "few", particles.folder, particles.oriented)
-    with pytest.raises(UserError, match=r"two labeled classes, there are 1.*--from-scratch"):
+    with pytest.raises(UserError, match=r"two labeled classes, there are 1.*find_outliers.py"):
         pretrain(few, DATA, ClassifierSettings(), HOW, common)
 
 
