@@ -16,7 +16,7 @@ from autoencoders.training import AutoencoderTraining
 from autoencoders.watch import Watch
 from encoders.fit import FitSettings, fit, loaders, open_run
 from encoders.warm_start import warm_start
-from particles.loader import resolve_augment
+from particles.loader import JITTER, resolve_augment
 from particles.sets import ParticleSet
 from provenance.errors import UserError
 from provenance.files import write_json
@@ -109,10 +109,10 @@ def refuse_lost_orientation(how: AutoencoderSettings, particles: ParticleSet) ->
     """Denoising asks for what can be seen; a crop does not tell by which of the square's symmetries it was turned.
 
     Raises:
-        UserError: `--denoise` with another augmentation than `affine`.
+        UserError: `--denoise` with another augmentation than a jitter.
     """
     augment = resolve_augment(how.fit.augment, particles.oriented)
-    if how.denoise and augment != "affine":
+    if how.denoise and augment not in JITTER:
         raise UserError(f"--denoise cannot undo the augmentation '{augment}': give --augment affine, or --no-denoise")
 
 

@@ -43,7 +43,8 @@ class FitSettings:
     lr: float = 1e-3
     """Peak learning rate of AdamW's one cycle."""
     augment: Augment = "auto"
-    """auto: the square's eight symmetries for particles, small affine jitter for digits."""
+    """auto: the square's eight symmetries for particles, small affine jitter for digits. wide-affine: a jitter as
+    broad as handwriting's own slants, for groups without labels."""
     precision: Precision = "auto"
     """auto: bf16 where the processor has instructions for it, float32 elsewhere; latents are always float32."""
     devices: int = 1

@@ -11,11 +11,22 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, Sequent
 
 from particles.pixels import PixelStore
 
-Augment = Literal["auto", "none", "dihedral", "affine"]
+Augment = Literal["auto", "none", "dihedral", "affine", "wide-affine"]
 Batch = dict[str, torch.Tensor]
 
-# The affine jitter of digits: small enough that a 6 stays a 6.
-_ROTATION_DEG, _SHIFT, _ZOOM, _SHEAR = 10.0, 0.08, 0.10, 0.10
+
+class Jitter(NamedTuple):
+    """The most that an image is rotated (degrees), shifted (share of its side), zoomed (share) and sheared (slope)."""
+
+    rotation: float
+    shift: float
+    zoom: float
+    shear: float
+
+
+# Of digits: small enough that a 6 stays a 6. The wide one is as broad as the slants of handwriting themselves, so that
+# a latent that undoes it forgets whose hand it was.
+JITTER = {"affine": Jitter(10.0, 0.08, 0.10, 0.10), "wide-affine": Jitter(20.0, 0.10, 0.25, 0.50)}
 
 
 class Part(NamedTuple):
@@ -182,7 +193,7 @@ def augmented(x: torch.Tensor, how: Augment, mine: torch.Tensor | None = None) -
     """
     if how == "dihedral":
         return dihedral(x, drawn(lambda n: torch.randint(8, (n,), device=x.device), len(x), mine))
-    return affine(x, mine) if how == "affine" else x
+    return affine(x, JITTER[how], mine) if how in JITTER else x
 
 
 def dihedral(x: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
@@ -210,12 +221,12 @@ def _columns_flipped(x: torch.Tensor) -> torch.Tensor:
     return x.flip(-1)
 
 
-def affine(x: torch.Tensor, mine: torch.Tensor | None = None) -> torch.Tensor:
-    """A small random rotation, shear, zoom and shift of each image, bilinear, edges repeated: (B, 1, S, S)."""
+def affine(x: torch.Tensor, most: Jitter, mine: torch.Tensor | None = None) -> torch.Tensor:
+    """A random rotation, shear, zoom and shift of each image, bilinear, edges repeated: (B, 1, S, S)."""
     if len(x) == 0:  # a part of a batch may be; torch makes no grid of nothing
         return x
-    angle, shear, zoom = (_uniform(x, top, mine) for top in (np.deg2rad(_ROTATION_DEG), _SHEAR, _ZOOM))
-    shift = torch.stack([_uniform(x, 2 * _SHIFT, mine), _uniform(x, 2 * _SHIFT, mine)], dim=1)
+    angle, shear, zoom = (_uniform(x, top, mine) for top in (np.deg2rad(most.rotation), most.shear, most.zoom))
+    shift = torch.stack([_uniform(x, 2 * most.shift, mine), _uniform(x, 2 * most.shift, mine)], dim=1)
     cos, sin, grow = angle.cos(), angle.sin(), 1 + zoom
     rows = [torch.stack([cos * grow, (shear - sin) * grow], 1), torch.stack([sin * grow, cos * grow], 1)]
     theta = torch.cat([torch.stack(rows, dim=1), shift.unsqueeze(2)], dim=2)  # (B, 2, 3)

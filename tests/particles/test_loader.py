@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from particles.loader import (
+    JITTER,
     Augment,
     Batch,
     EpochSampler,
@@ -167,7 +168,7 @@ def centers(x: torch.Tensor) -> torch.Tensor:
 
 def test_affine_jitters_but_a_digit_stays_in_place() -> None:
     torch.manual_seed(0)
-    moved = affine(blobs(400))
+    moved = affine(blobs(400), JITTER["affine"])
     assert moved.shape == (400, 1, 28, 28)
     assert 0 <= moved.min() <= moved.max() <= 1
     shift = centers(moved) - 14
@@ -180,13 +181,32 @@ def test_affine_jitters_but_a_digit_stays_in_place() -> None:
     assert area.mean() == pytest.approx(1, abs=0.05)
 
 
+def slants(x: torch.Tensor) -> torch.Tensor:
+    """Slope of each image's columns over its rows, from its second moments."""
+    at = torch.arange(x.shape[-1], dtype=torch.float32) + 0.5 - centers(x).unsqueeze(2)  # (N, column or row, S)
+    image = x[:, 0]
+    both = torch.einsum("nij,ni,nj->n", image, at[:, 1], at[:, 0])
+    return both / torch.einsum("nij,ni->n", image, at[:, 1] ** 2)
+
+
+def test_wide_affine_slants_as_hands_do() -> None:
+    torch.manual_seed(0)
+    strokes = torch.zeros(400, 1, 28, 28)
+    strokes[:, :, 6:22, 13:15] = 1
+    narrow, wide = (slants(augmented(strokes, how)) for how in ("affine", "wide-affine"))
+    # a rotation by up to 20 degrees and a shear of up to 0.5, both even: deviations add as squares
+    assert wide.std() == pytest.approx(((np.deg2rad(20) ** 2 + 0.5**2) / 3) ** 0.5, abs=0.05)
+    assert narrow.std() == pytest.approx(((np.deg2rad(10) ** 2 + 0.1**2) / 3) ** 0.5, abs=0.02)
+    assert wide.mean().abs() < 0.06, "no direction is preferred"
+
+
 def test_affine_repeats_the_edge_and_can_be_repeated() -> None:
     flat = torch.full((8, 1, 12, 12), 0.53)
-    assert affine(flat).sub(0.53).abs().max() < 1e-6, "nothing black is drawn in"
+    assert affine(flat, JITTER["wide-affine"]).sub(0.53).abs().max() < 1e-6, "nothing black is drawn in"
     torch.manual_seed(5)
-    first = affine(blobs(4))
+    first = affine(blobs(4), JITTER["affine"])
     torch.manual_seed(5)
-    assert torch.equal(first, affine(blobs(4)))
+    assert torch.equal(first, affine(blobs(4), JITTER["affine"]))
     assert not torch.equal(first[0], first[1]), "each image is moved by itself"
 
 
