@@ -86,7 +86,8 @@ def cluster_latent(
     write_parquet(ids.assign(**axes), run.path / "maps.parquet")
     metrics = _metrics(core.index, groups, details, scores)
     metrics["fitted"], metrics["placed"] = int(fitted.sum()), int((~fitted).sum())
-    combined = consensus({run.kind: pd.concat([ids, scores], axis=1)}, with_reasons=False)["score"].to_numpy()
+    latent = run.kind.removeprefix("clusters-")  # by its own name: what a score counts for depends on it
+    combined = consensus({latent: pd.concat([ids, scores], axis=1)}, with_reasons=False)["score"].to_numpy()
     ranked = pd.concat([ids, scores], axis=1).assign(score=combined, rank=ranks(combined))
     metrics["outliers"]["combined"] = outlier_metrics(core.index["is_outlier"], combined)
     write_parquet(ranked, run.path / "outliers.parquet")

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -21,7 +20,7 @@ from particles.scalars import SCALARS
 from particles.sets import ParticleSet, squares_of
 from particles.table import read_parquet, write_parquet
 from provenance.errors import UserError
-from provenance.files import replacing, write_json
+from provenance.files import read_json, replacing, write_json
 from provenance.run import Run, RunSettings
 
 
@@ -88,10 +87,11 @@ def packing_of(folder: Path) -> dict[str, Any]:
     """How the particles of a packed set became squares and scalars, as far as a network must not see it changed.
 
     Returns:
-        `fit`, `mean_correction`, and `in_um`: whether every scalar is in µm, or some in px for want of a scale.
+        `fit`, `mean_correction`; `in_um`: whether every scalar is in µm, or some in px for want of a scale;
+        `scalars_by`: who measured them.
     """
-    scale = pq.read_table(folder / "table.parquet", columns=["um_per_px"])["um_per_px"]
-    return {**squares_of(folder), "in_um": scale.null_count == 0}
+    info = read_json(folder / "set.json")
+    return {**squares_of(folder), "in_um": info["in_um"], "scalars_by": info["scalars_by"]}
 
 
 def _drawn(particles: ParticleSet, what: TwoBranchSettings, seed: int) -> pd.DataFrame:

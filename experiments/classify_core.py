@@ -104,13 +104,23 @@ def _identity(folder: Path) -> dict[str, Any]:
 def _refuse_other_packing(model: TwoBranchTraining, given: dict[str, Any], name: str) -> None:
     """Squares and scalars made in another way: the model would answer, and be wrong."""
     learned = dict(model.hparams["packing"])
-    in_um = learned.pop("in_um")
+    of_scalars = {key: learned.pop(key) for key in ("in_um", "scalars_by") if key in learned}
     refuse_other_squares(name, learned, given)
-    if model.hparams["with_scalars"] and given["in_um"] != in_um:
-        way_out = "--um-per-px" if in_um else "crops without --um-per-px"
-        raise UserError(
-            f"{name} learned from a set with in_um = {in_um}, this one has {given['in_um']}: give {way_out}"
-        )
+    for key, value in of_scalars.items():
+        if model.hparams["with_scalars"] and given[key] != value:
+            raise UserError(f"{name} learned from a set with {key} = {value}, this one has {given[key]}: "
+                            f"give {_way_out(key, value, given[key])}")  # fmt: skip
+
+
+def _way_out(key: str, learned: Any, given: Any) -> str:
+    """What makes the scalars of a set like those that a model has learned from."""
+    if key == "in_um":
+        return "--um-per-px" if learned else "crops without --um-per-px"
+    if given == "nobody":
+        return "a set packed without --no-scalars, or a model trained with --no-use-scalars"
+    if learned == "pixels":
+        return "--no-instrument-scalars"
+    return "crops with the instrument's table, or a model trained with --no-instrument-scalars"
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from particles.profile import (
     Counts,
     mean_interval,
     section_name,
+    share,
     share_interval,
 )
 from provenance.files import replacing
@@ -146,11 +147,11 @@ def _concentration(counts: Counts, repeats: pd.DataFrame) -> list[Panel]:
 
 
 def _outliers(counts: Counts) -> list[Panel]:
-    if counts.outliers is None:
+    if not counts.judged.any():
         return []
-    n, total = counts.outliers.sum(axis=1), counts.total
-    limits = _limits(partial(share_interval, n, total))
-    return [Panel("outliers\nper 1000", style.hue(5), 1000 * n / total, 1000 * limits, np.empty(0, int))]
+    n, judged = counts.outliers.sum(axis=1), counts.judged.sum(axis=1)
+    limits = _limits(partial(share_interval, n, judged))
+    return [Panel("outliers\nper 1000", style.hue(5), 1000 * share(n, judged), 1000 * limits, np.empty(0, int))]
 
 
 def _limits(interval: Callable[[float], tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

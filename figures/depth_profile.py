@@ -20,7 +20,7 @@ from particles.profile import (
     share_interval,
 )
 from particles.repeats import compare_repeats, offender_lines
-from particles.sets import NAMED, DataSettings, open_set
+from particles.sets import DataSettings, open_set, packed_folder
 from particles.table import read_parquet, write_parquet
 from provenance.errors import UserError
 from provenance.files import read_json, replacing
@@ -41,7 +41,8 @@ class Settings:
     """Whose word the classes are: classifier (the newest finished run on this data, without one the labels), or
     classifier/<id>."""
     predictions: str | None = None
-    """Take classes and samples from a run that classified a core: predictions (the newest) or predictions/<id>."""
+    """Take classes and samples from a run that classified a core: predictions (the newest; of the data that --data or
+    --core names, where they do) or predictions/<id>."""
     top: int = 100
     """The first so many of the consensus ranking count as outliers."""
     group: tuple[str, ...] = ("tephra=camp+grim", "pollen=corylus+qrob+qsub")
@@ -59,6 +60,7 @@ class Input:
     name: str
     """Of the folder below figures/."""
     fingerprint: str | None
+    """Of the data that a search of these rows has ranked."""
     classes: str
     """Where the classes are from, for the picture."""
     frames: Iterator[pd.DataFrame]
@@ -74,7 +76,7 @@ def main(settings: Settings) -> None:
     flagged, ranking = _flagged(settings, given.fingerprint)
     tally = Tally()
     for frame in given.frames:
-        tally.add(frame if flagged is None else frame.assign(outlier=frame["particle_id"].isin(flagged)))
+        tally.add(frame if flagged is None else frame.assign(outlier=flagged.reindex(frame["particle_id"]).array))
     counts = tally.counts()
     repeats = compare_repeats(counts, settings.level, settings.common.seed)
     folder = settings.common.work / "figures" / given.name
@@ -126,25 +128,34 @@ def read_frames(path: Path, columns: tuple[str, ...], where: str = "") -> Iterat
 
 
 def _of_predictions(settings: Settings) -> Input:
-    """Rows that a run has classified: no set is opened."""
-    run = find(str(settings.predictions), settings.common.work, "predictions.parquet", None)
+    """Rows that a run has classified; without --data and --core the newest, whatever it classified."""
+    named = (settings.data.data, settings.data.core) != (DataSettings().data, None)
+    _, folder, ranked = _opened(settings) if named else ("", None, None)
+    classified = read_json(folder / "set.json")["fingerprint"] if folder else None
+    run = find(str(settings.predictions), settings.common.work, "predictions.parquet", classified)
     path, data = run.path / "predictions.parquet", run.info["data"]
     if "predicted" not in pq.read_schema(path).names:
         raise UserError(f"{path}: has no column predicted; give a run that classified particles")
     frames = (f.rename(columns={"predicted": "class"}) for f in read_frames(path, (*COLUMNS, "predicted")))
-    return Input(str(data["name"]), data.get("fingerprint"), f"predicted in {run.name}", frames)
+    return Input(str(data["name"]), ranked or data.get("fingerprint"), f"predicted in {run.name}", frames)
 
 
 def _of_set(settings: Settings) -> Input:
-    """The core of a set, or all of a set that has only labels, with the classifier's word or the labels."""
+    """The core of a set, or all of a set that has only labels, with the classifier's word or the labels.
+
+    Of --core every row is counted, because every row is searched, and its labels are not used.
+    """
     name, folder, fingerprint = _opened(settings)
-    path = folder / "table.parquet"
-    has_core = any((frame["role"] == "core").any() for frame in read_frames(path, ("role",)))
+    path, alone = folder / "table.parquet", settings.data.core is None
+    has_core = alone and any((frame["role"] == "core").any() for frame in read_frames(path, ("role",)))
     role = "core" if has_core else ""
     run = _classifier(settings, fingerprint)
     if run is None:
-        frames = (f.rename(columns={"label": "class"}) for f in read_frames(path, (*COLUMNS, "label"), role))
-        return Input(name, fingerprint, "labels", frames)
+        labels = ("label",) if alone else ()
+        frames = (f.rename(columns={"label": "class"}) for f in read_frames(path, (*COLUMNS, *labels), role))
+        return Input(name, fingerprint, "labels" if alone else "none, nothing has classified it", frames)
+    if "predicted" not in pq.read_schema(run.path / "index.parquet").names:
+        raise UserError(f"--latent {settings.latent}: {run.name} says of no particle what it is; give a classifier")
     index = read_parquet(run.path / "index.parquet")
     predicted = index.set_index("particle_id")["predicted"].astype("category")
     frames = (
@@ -155,9 +166,9 @@ def _of_set(settings: Settings) -> Input:
 
 def _opened(settings: Settings) -> tuple[str, Path, str]:
     """Name, the packed folder whose rows are counted, and the fingerprint that runs on this data have."""
-    data, folder = settings.data, Path(settings.data.data).expanduser()
-    plain = data.core is None and not data.held_out and data.use_labels
-    if plain and data.data not in NAMED and (folder / "set.json").is_file():  # need not be read whole
+    data = settings.data
+    if data.core is None and not data.held_out and data.use_labels and not data.extra_labels:
+        folder = packed_folder(data.data, data, settings.common, print)  # need not be read whole
         info = read_json(folder / "set.json")
         return str(info["name"]), folder, str(info["fingerprint"])
     particles = open_set(data, settings.common)
@@ -176,15 +187,15 @@ def _classifier(settings: Settings, fingerprint: str) -> Run | None:
         return None
 
 
-def _flagged(settings: Settings, fingerprint: str | None) -> tuple[pd.Index | None, str]:
-    """Ids of the first of the ranking, and how the picture says it; None where nothing is ranked."""
+def _flagged(settings: Settings, fingerprint: str | None) -> tuple[pd.Series | None, str]:
+    """Who was ranked (ids) and whether among the first, and how the picture says it; None where nothing is ranked."""
     try:
         run = find("consensus", settings.common.work, "outliers.parquet", fingerprint)
     except UserError:
         return None, "this data has not been ranked"
-    ranked = read_parquet(run.path / "outliers.parquet")
-    first = pd.Index(ranked.loc[ranked["rank"] <= settings.top, "particle_id"])
-    return first, f"the first {len(first):,} of {len(ranked):,} ranked ({run.name}), a cut and not a test"
+    ranked = pq.read_table(run.path / "outliers.parquet", columns=["particle_id", "rank"]).to_pandas()
+    first = (ranked.set_index("particle_id")["rank"] <= settings.top).astype("boolean")
+    return first, f"the first {first.sum():,} of {len(first):,} ranked ({run.name}), a cut and not a test"
 
 
 def _write_table(table: pd.DataFrame, stem: Path) -> None:
@@ -203,7 +214,7 @@ def _show(counts: Counts) -> None:
     if counts.samples["volume_ml"].notna().any():
         per_ml = counts.total / counts.volume_ml
         columns["per mL"] = [None if np.isnan(value) else f"{value:,.0f}" for value in per_ml]
-    if counts.outliers is not None:
+    if counts.judged.any():
         columns["outliers"] = counts.outliers.sum(axis=1).tolist()
     rows = zip(*columns.values(), strict=True)
     show_table("Down the core: % of each class ± half of the 68 % interval", list(columns), rows)

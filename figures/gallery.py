@@ -121,7 +121,7 @@ def _said(p_value: float, found: str, reasons: str | None) -> tuple[str, ...]:
 def _by_discovery(cards: Sequence[Card], top: pd.DataFrame) -> Mapping[str, Sequence[Card]]:
     """The cards above and below the false-discovery line; one part without a heading where there is no line."""
     found = top["discovery"].to_numpy(dtype=bool) if "discovery" in top else np.zeros(len(top), dtype=bool)
-    # not the first of the ranking: what is called a rare class is compared with fewer known particles
+    # not the first of the ranking: a particle counts itself with the weight of the class that it is taken for
     above, below = (
         [card for card, is_new in zip(cards, found, strict=True) if is_new == keep] for keep in (True, False)
     )

@@ -32,12 +32,12 @@ def fit_square(crop: np.ndarray, size: int, fit: Fit, background: float) -> tupl
         background: grey level that fills what the crop leaves free.
 
     Returns:
-        (S, S) uint8, and the scale in packed px per crop px (for `squash` that of the longer side).
+        (S, S) uint8, and the scale in packed px per crop px (for `squash` across, as scale bars lie).
     """
     height, width = crop.shape
     scale = size / max(height, width)
     if fit == "squash":
-        return _resized(crop, size, size), scale
+        return _resized(crop, size, size), size / width
     if fit == "native":
         scale = min(1.0, scale)
     fitted = _resized(crop, max(1, round(height * scale)), max(1, round(width * scale)))

@@ -23,7 +23,8 @@ UNCLASSIFIED = "unclassified"
 COVERAGE = {"68": 0.6827, "95": 0.95}
 """Suffix of a column -> how often its interval covers the true value."""
 _GROUPED = [*SAMPLE, "class"]
-_SUMMED = {"n": ("n", "sum"), "outliers": ("outliers", "sum"), "low": ("low", "min"), "high": ("high", "max")}
+_SUMMED = {"n": ("n", "sum"), "judged": ("judged", "sum"), "outliers": ("outliers", "sum"),
+           "low": ("low", "min"), "high": ("high", "max")}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,10 @@ class Counts:
     classes: list[str]
     n: np.ndarray
     """(S, K) int64."""
-    outliers: np.ndarray | None
-    """(S, K) int64, how many of them are flagged; None where nothing says which are."""
+    judged: np.ndarray
+    """(S, K) int64, of how many of them somebody knows whether they are outliers."""
+    outliers: np.ndarray
+    """(S, K) int64, how many are."""
 
     @property
     def total(self) -> np.ndarray:
@@ -53,8 +56,7 @@ class Counts:
         names = [groups.get(name, name) for name in self.classes]
         found = list(dict.fromkeys(names))
         into = np.array([[name == group for group in found] for name in names], dtype=np.int64)
-        outliers = None if self.outliers is None else self.outliers @ into
-        return replace(self, classes=found, n=self.n @ into, outliers=outliers)
+        return replace(self, classes=found, n=self.n @ into, judged=self.judged @ into, outliers=self.outliers @ into)
 
 
 class Tally:
@@ -77,7 +79,8 @@ class Tally:
         placed = rows[["sample", "bag", "top_cm"]].notna().any(axis=1)
         self.left_out += int((~placed).sum())
         rows = rows[placed]
-        rows = rows.assign(n=1, outliers=rows["outlier"].astype("Int64"), low=rows["volume_ml"], high=rows["volume_ml"])
+        flagged, judged = rows["outlier"].fillna(False).astype(np.int64), rows["outlier"].notna().astype(np.int64)
+        rows = rows.assign(n=1, judged=judged, outliers=flagged, low=rows["volume_ml"], high=rows["volume_ml"])
         part = _summed(rows)
         self._sums = part if self._sums is None else _summed(pd.concat([self._sums, part], ignore_index=True))
 
@@ -98,19 +101,14 @@ class Tally:
         _refuse_two_volumes(samples)
         classes = sorted(self._sums["class"].unique())
         place = (row, pd.Categorical(self._sums["class"], classes).codes)
-        n, outliers = np.zeros((2, len(samples), len(classes)), np.int64)
-        n[place] = self._sums["n"].to_numpy(dtype=np.int64)
-        known = bool(self._sums["outliers"].notna().any())
-        outliers[place] = self._sums["outliers"].fillna(0).to_numpy(dtype=np.int64)
+        sums = np.zeros((3, len(samples), len(classes)), np.int64)
+        sums[:, *place] = self._sums[["n", "judged", "outliers"]].to_numpy(dtype=np.int64).T
         samples = samples.drop(columns="low").rename(columns={"high": "volume_ml"})
-        return Counts(samples, classes, n, outliers if known else None)
+        return Counts(samples, classes, *sums)
 
 
 def _summed(rows: pd.DataFrame) -> pd.DataFrame:
-    grouped = rows.groupby(_GROUPED, dropna=False, sort=False)
-    sums = grouped.agg(**_SUMMED).reset_index()
-    # a plain sum would call what nobody knows zero
-    return sums.assign(outliers=grouped["outliers"].sum(min_count=1).to_numpy())
+    return rows.groupby(_GROUPED, dropna=False, sort=False).agg(**_SUMMED).reset_index()
 
 
 def _refuse_two_volumes(samples: pd.DataFrame) -> None:
@@ -131,6 +129,11 @@ def section_name(row: Any) -> str:
         bottom = f"\N{EN DASH}{row['bottom_cm']:g}" if pd.notna(row["bottom_cm"]) else ""
         parts.append(f"{row['top_cm']:g}{bottom} cm")
     return ", ".join(parts) or "\N{EN DASH}"
+
+
+def share(n: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """N / total, NaN where total is 0."""
+    return np.asarray(n / np.where(total > 0, total, np.nan))
 
 
 def share_interval(n: np.ndarray, total: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarray]:
@@ -161,30 +164,33 @@ def mean_interval(n: np.ndarray, coverage: float) -> tuple[np.ndarray, np.ndarra
 
 
 def class_table(counts: Counts) -> pd.DataFrame:
-    """One row a sample and class: n, total, share, per_ml and outliers; intervals in `*_low_68`, `*_high_95`, ...
+    """One row a sample and class: n, total, share, per_ml; intervals in `*_low_68`, `*_high_95`, ...
 
-    A class that a sample lacks has a row too: its upper limit says how much could have been missed.
+    Where somebody knows, how many were judged, and how many of them are outliers. A class that a sample lacks has a row
+    too: its upper limit says how much could have been missed.
     """
     rows, classes = counts.n.shape
     table = counts.samples.loc[np.repeat(np.arange(rows), classes)].reset_index(drop=True)
     n, total = counts.n.ravel(), np.repeat(counts.total, classes)
     table = table.assign(**{"class": np.tile(counts.classes, rows)}, n=n, total=total)
     table = pd.concat([table, _shares(n, total, "share", 1), _per_ml(n, np.repeat(counts.volume_ml, classes))], axis=1)
-    return table if counts.outliers is None else table.assign(outliers=counts.outliers.ravel())
+    known = {"judged": counts.judged.ravel(), "outliers": counts.outliers.ravel()}
+    return table.assign(**known) if counts.judged.any() else table
 
 
 def sample_table(counts: Counts) -> pd.DataFrame:
-    """One row a sample: total, per_ml, outliers and outliers_per_1000, with intervals as in `class_table`."""
+    """One row a sample: total, per_ml; judged, outliers, and outliers_per_1000 of the judged; as in `class_table`."""
     total = counts.total
     table = pd.concat([counts.samples.assign(total=total), _per_ml(total, counts.volume_ml)], axis=1)
-    if counts.outliers is None:
+    if not counts.judged.any():
         return table
-    flagged = counts.outliers.sum(axis=1)
-    return pd.concat([table.assign(outliers=flagged), _shares(flagged, total, "outliers_per_1000", 1000)], axis=1)
+    judged, flagged = counts.judged.sum(axis=1), counts.outliers.sum(axis=1)
+    table = table.assign(judged=judged, outliers=flagged)
+    return pd.concat([table, _shares(flagged, judged, "outliers_per_1000", 1000)], axis=1)
 
 
 def _shares(n: np.ndarray, total: np.ndarray, name: str, unit: float) -> pd.DataFrame:
-    columns = {name: unit * n / total}
+    columns = {name: unit * share(n, total)}
     for suffix, coverage in COVERAGE.items():
         low, high = share_interval(n, total, coverage)
         columns |= {f"{name}_low_{suffix}": unit * low, f"{name}_high_{suffix}": unit * high}

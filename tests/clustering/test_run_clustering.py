@@ -113,8 +113,13 @@ def test_planted_strangers_come_first_and_blobs_are_found(tmp_path: Path) -> Non
 def test_scalars_are_one_more_view_of_the_consensus(tmp_path: Path) -> None:
     particles, common = measured(particle_set(tmp_path)), RunSettings(work_dir=tmp_path)
     runs = [latent_run(kind, particles, common, seed) for seed, kind in enumerate(("vae", "ae"))]
-    _, of_one = run_clustering(particles, runs[:1], HOW, HOW, common)
+    (clusters,), of_one = run_clustering(particles, runs[:1], HOW, HOW, common)
     alone = read_parquet(of_one.path / "outliers.parquet")
+    own = read_parquet(clusters.path / "outliers.parquet")
+    assert "cosine" in own
+    pd.testing.assert_series_equal(
+        alone.set_index("particle_id")["rank"], own.set_index("particle_id")["rank"].reindex(alone["particle_id"])
+    )
     assert not [n for n in alone if n.startswith("scalars.")], "asked for one"
     assert "found_in" not in alone, "one latent has none to agree with"
     assert not (of_one.path / "agreement.json").exists()

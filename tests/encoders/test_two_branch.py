@@ -23,7 +23,7 @@ from provenance.run import Run, RunSettings
 
 HOW = FitSettings(epochs=4, batch_size=16, lr=1e-3, precision="32", augment="none")
 SHORT = replace(HOW, epochs=1, batch_size=64)
-PACKING = {"fit": "keep", "mean_correction": False, "in_um": False}
+PACKING = {"fit": "keep", "mean_correction": False, "in_um": False, "scalars_by": "instrument"}
 N, S = 240, 16
 
 
@@ -37,7 +37,8 @@ def packed(folder: Path, images: np.ndarray, scalars: np.ndarray, labels: Sequen
     write_parquet(rows, folder / "table.parquet")
     (folder / "pixels").mkdir()
     np.save(folder / "pixels" / "00000.npy", images)
-    info = {"name": folder.name, "fingerprint": folder.name, "size": S, "oriented": False, "n": len(images)}
+    info = {"name": folder.name, "fingerprint": folder.name, "size": S, "oriented": False, "n": len(images),
+            "in_um": False, "scalars_by": "instrument"}  # fmt: skip
     settings = {"fit": "keep", "mean_correction": False}
     (folder / "set.json").write_text(json.dumps(info | {"settings": settings, "shards": 1, "rejected": 0}))
     return folder

@@ -25,7 +25,7 @@ from provenance.run import PROJECT, Run, RunSettings, started
 
 S, SHARDS, ROWS = 16, 12, 6  # rows a shard
 CLASSES = ["dust", "grim", "qrob"]
-PACKING = {"fit": "keep", "mean_correction": False, "in_um": True}
+PACKING = {"fit": "keep", "mean_correction": False, "in_um": True, "scalars_by": "instrument"}
 
 
 def packed(folder: Path, shards: int = SHARDS, in_one_group: bool = False, core_from: int = 2) -> Path:
@@ -43,7 +43,8 @@ def packed(folder: Path, shards: int = SHARDS, in_one_group: bool = False, core_
     rows.to_parquet(folder / "table.parquet", index=False, row_group_size=n if in_one_group else ROWS)
     for number in range(shards):
         np.save(folder / "pixels" / f"{number:05d}.npy", rng.integers(0, 255, (ROWS, S, S), dtype=np.uint8))
-    info = {"name": folder.name, "fingerprint": f"of {folder.name}", "size": S, "oriented": False, "n": n}
+    info = {"name": folder.name, "fingerprint": f"of {folder.name}", "size": S, "oriented": False, "n": n,
+            "in_um": True, "scalars_by": "instrument"}  # fmt: skip
     settings = {"fit": "keep", "mean_correction": False}
     (folder / "set.json").write_text(json.dumps(info | {"settings": settings, "shards": shards, "rejected": 0}))
     return folder
@@ -253,12 +254,33 @@ def test_a_set_packed_in_another_way_is_refused(
         main(settings_for(folder, work))
 
 
-def test_sizes_in_px_are_not_taken_for_micrometers(model: TwoBranchTraining, tmp_path: Path, work: Path) -> None:
+@pytest.mark.parametrize(
+    ("learned", "changed", "message"),
+    [
+        ({}, {"in_um": False}, r"in_um = True, this one has False: give --um-per-px"),
+        (
+            {},
+            {"scalars_by": "pixels"},
+            "scalars_by = instrument, this one has pixels: give crops with the",
+        ),
+        ({}, {"scalars_by": "nobody"}, "this one has nobody: give a set packed without --no-scalars"),
+        ({"scalars_by": "pixels"}, {}, "scalars_by = pixels, this one has instrument: give --no-instrument-scalars"),
+    ],
+)
+def test_scalars_measured_in_another_way_are_refused(
+    model: TwoBranchTraining, tmp_path: Path, work: Path, learned: dict[str, str], changed: dict[str, object],
+    message: str,
+) -> None:  # fmt: skip
     folder = packed(tmp_path / "core", shards=3)
-    rows = pd.read_parquet(folder / "table.parquet").assign(um_per_px=pd.array([pd.NA] * 18, dtype="Float64"))
-    rows.to_parquet(folder / "table.parquet", index=False)
-    with pytest.raises(UserError, match=r"in_um = True, this one has False: give --um-per-px"):
+    info = json.loads((folder / "set.json").read_text())
+    (folder / "set.json").write_text(json.dumps(info | changed))
+    model.hparams["packing"] = PACKING | learned
+    finished(model, work)
+    with pytest.raises(UserError, match=message):
         main(settings_for(folder, work))
+    blind = TwoBranchTraining("all", CLASSES, [1.0] * 3, 1e-4, S, False, PACKING | learned)
+    finished(blind, work)
+    main(settings_for(folder, work))  # a model that reads no scalars does not care
 
 
 def test_what_cannot_be_judged_is_said_in_one_line(tmp_path: Path, work: Path) -> None:

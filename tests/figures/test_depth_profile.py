@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from figures import depth_profile
 from figures.depth_chart import OTHERS, draw_profile, layout, panels_of
 from figures.depth_profile import Settings, main, parse_groups, read_frames
 from particles.profile import Counts, Tally
@@ -193,9 +195,55 @@ def test_the_classifier_has_the_last_word_and_the_ranking_is_cut(tmp_path: Path,
 def test_predictions_are_taken_without_opening_a_set(work: Path) -> None:
     frame = rows().rename(columns={"label": "predicted"}).assign(confidence=0.9)
     run_of("predictions", "predictions.parquet", frame)
-    main(Settings(data=DataSettings(data="nothing of this name"), predictions="predictions"))
+    main(Settings(predictions="predictions"))
     assert share_of(work, ODD, "camp") == 0.6
     assert share_of(work, "GRIP_3046_0_20_1", "corylus") == 0.04
+
+
+def test_predictions_are_those_of_the_data_that_is_named(tmp_path: Path, work: Path) -> None:
+    frame = rows().rename(columns={"label": "predicted"}).assign(confidence=0.9)
+    run_of("predictions", "predictions.parquet", frame)
+    run_of("predictions", "predictions.parquet", frame.assign(predicted="other data"), fingerprint="f2")  # newer
+    named = replace(packed(tmp_path, rows()), predictions="predictions")
+    main(named)
+    assert share_of(work, ODD, "camp") == 0.6
+    write_json(tmp_path / "core" / "set.json", {"name": "core", "fingerprint": "f3"})
+    with pytest.raises(UserError, match="no finished run 'predictions' on this data"):
+        main(named)
+
+
+def test_only_what_was_ranked_is_judged(tmp_path: Path, work: Path) -> None:
+    frame = rows()
+    held_back = frame[frame["particle_id"].str.endswith(("_0", "_1", "_2", "_3"))]  # 4 of 100 in each sample
+    ranked = held_back[["particle_id"]].assign(rank=np.arange(1, len(held_back) + 1))
+    run_of("consensus", "outliers.parquet", ranked)
+    main(replace(packed(tmp_path, frame), top=6))
+    samples = pd.read_csv(work / "figures" / "core" / "profile-samples.csv")
+    assert samples[["total", "judged", "outliers"]].to_numpy().tolist()[:3] == [[100, 4, 4], [100, 4, 2], [100, 4, 0]]
+    assert samples["outliers_per_1000"].tolist()[:3] == [1000, 500, 0]
+
+
+def test_every_row_of_a_core_beside_labels_is_counted_and_its_labels_are_not_read(
+    tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = packed(tmp_path, rows().assign(role=lambda f: np.where(f.index % 2, "core", "labeled")))
+    beside = replace(settings, data=replace(settings.data, core=settings.data.data))
+    folder = tmp_path / "core"
+    monkeypatch.setattr(depth_profile, "_opened", lambda _: ("core", folder, "f1/f1"))
+    main(settings)
+    assert pd.read_csv(work / "figures" / "core" / "profile-samples.csv")["total"].tolist() == [50] * 27
+    main(beside)
+    table = pd.read_csv(work / "figures" / "core" / "profile-classes.csv")
+    assert table.set_index("class")["n"].groupby("class").sum().to_dict() == {"unclassified": 2700}
+
+
+def test_marks_are_data_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = SimpleNamespace(name="core", folder=tmp_path / "core", fingerprint="f1/labels:f4")
+    monkeypatch.setattr(depth_profile, "open_set", lambda *_: opened)
+    settings = packed(tmp_path, rows())
+    assert depth_profile._opened(settings)[2] == "f1"
+    marked = replace(settings, data=replace(settings.data, extra_labels=Path("marks.csv")))
+    assert depth_profile._opened(marked)[2] == "f1/labels:f4"
 
 
 def test_a_table_is_read_by_role_and_without_columns_that_it_lacks(tmp_path: Path) -> None:
@@ -212,6 +260,9 @@ def test_what_the_user_got_wrong_is_said(tmp_path: Path) -> None:
         main(nowhere)
     with pytest.raises(UserError, match="no finished run 'classifier/20260101'"):
         main(replace(nowhere, latent="classifier/20260101"))
+    run_of("vae", "index.parquet", pd.DataFrame({"particle_id": ["a"], "reconstruction": [1.0]}))
+    with pytest.raises(UserError, match=r"--latent vae: vae/.* says of no particle what it is"):
+        main(replace(nowhere, latent="vae"))
     with pytest.raises(UserError, match="no finished run 'predictions'"):
         main(replace(nowhere, predictions="predictions"))
     with pytest.raises(UserError, match="--top must be at least 1"):

@@ -51,7 +51,7 @@ def test_native_shrinks_what_is_larger() -> None:
 def test_squash_fills_the_square() -> None:
     crop = np.repeat(np.array([[0, 100, 200]], np.uint8), 6, axis=0)
     square, scale = fit_square(crop, 12, "squash", 255)
-    assert scale == 2.0
+    assert scale == 4.0, "12 px for 3: a bar lies across"
     assert 255 not in square
     assert (square == square[0]).all()
     assert square[0, [0, 5, 11]].tolist() == [0, 88, 200]

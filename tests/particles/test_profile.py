@@ -39,7 +39,11 @@ def core(n: np.ndarray, volume_ml: np.ndarray | float = np.nan, bags: int = 3) -
     samples = pd.DataFrame(rows)
     samples["sample"] = [f"GRIP_{r['bag']}_{r['top_cm']:g}_{r['bottom_cm']:g}_{r['repeat']}" for r in rows]
     samples = samples.astype(SAMPLE).assign(volume_ml=volume_ml)
-    return Counts(samples, CLASSES[-n.shape[1] :], n.astype(np.int64), None)
+    return unjudged(samples, CLASSES[-n.shape[1] :], n.astype(np.int64))
+
+
+def unjudged(samples: pd.DataFrame, classes: list[str], n: np.ndarray) -> Counts:
+    return Counts(samples, classes, n, np.zeros_like(n), np.zeros_like(n))
 
 
 def particles(counts: Counts) -> pd.DataFrame:
@@ -111,7 +115,9 @@ def test_counting_particles_gives_back_the_counts() -> None:
     again = tallied(shuffled)
     assert (again.n == made.n).all()
     assert again.classes == CLASSES
-    assert again.outliers is None
+    assert not again.judged.any()
+    assert "outliers" not in sample_table(again)
+    assert "outliers" not in class_table(again)
     pd.testing.assert_frame_equal(again.samples, made.samples)
 
 
@@ -128,8 +134,8 @@ def test_counts_do_not_depend_on_the_frames(cuts: list[int], gone: set[str]) -> 
     parts = tallied(*(frame.iloc[a:b] for a, b in pairwise(edges)))
     whole = tallied(frame)
     assert (parts.n == whole.n).all()
-    assert parts.outliers is not None
-    assert whole.outliers is not None
+    assert whole.outliers.sum() > 0
+    assert (whole.judged == whole.n).all()
     assert (parts.outliers == whole.outliers).all()
     pd.testing.assert_frame_equal(parts.samples, whole.samples)
 
@@ -145,12 +151,18 @@ def test_memory_is_that_of_samples_and_classes() -> None:
 
 def test_outliers_are_counted_where_somebody_knows() -> None:
     frame = particles(core(np.full((9, 3), 10), bags=1))
-    frame["outlier"] = pd.array([True] + [False] * 200 + [pd.NA] * 69, dtype="boolean")
+    frame["outlier"] = pd.array([True] + [False] * 19 + [pd.NA] * 250, dtype="boolean")
     counts = tallied(frame)
-    assert counts.outliers is not None
-    assert counts.outliers.sum() == 1
-    first = sample_table(counts).iloc[0]
-    assert (first["outliers"], first["outliers_per_1000"]) == (1, pytest.approx(1000 / 30))
+    assert (counts.outliers.sum(), counts.judged.sum()) == (1, 20)
+    table = sample_table(counts)
+    first = table.iloc[0]
+    assert (first["total"], first["judged"], first["outliers"]) == (30, 20, 1)
+    low, high = share_interval(np.array(1), np.array(20), COVERAGE["95"])
+    of_judged = [first[f"outliers_per_1000{end}"] for end in ("", "_low_95", "_high_95")]
+    assert of_judged == pytest.approx([50, 1000 * low, 1000 * high]), "of those that somebody judged"
+    assert table["outliers_per_1000"].iloc[1:].isna().all(), "where none was judged there is no share"
+    merged = counts.merged(dict.fromkeys(counts.classes, "all"))
+    assert (merged.judged.sum(), merged.outliers.sum()) == (20, 1)
 
 
 def test_a_sample_without_a_depth_is_counted_by_its_name() -> None:
@@ -213,7 +225,7 @@ def test_tests_are_those_of_scipy_where_counts_are_many() -> None:
 def test_few_counts_are_tested_exactly() -> None:
     """Two repeats, two classes: all tables with these sums can be listed."""
     counts = core(np.array([[3, 9], [8, 2]] + [[1, 1]] * 7), np.array([1.0, 1.0] + [np.nan] * 7), bags=1)
-    pair = Counts(counts.samples.iloc[:2], counts.classes, counts.n[:2], None)
+    pair = unjudged(counts.samples.iloc[:2], counts.classes, counts.n[:2])
     classes, concentration = compare_repeats(pair).to_dict("records")
     cells = np.arange(1, 12)  # of the first cell
     far = np.abs(cells - 12 * 11 / 22) >= abs(3 - 12 * 11 / 22)
@@ -268,10 +280,10 @@ def test_of_two_classes_the_rare_one_is_named() -> None:
 def test_only_repeats_of_one_section_are_compared() -> None:
     counts = core(np.full((9, 3), 50), bags=1)
     twice = counts.samples.assign(repeat=pd.array([1, 1, 2, 1, 2, 3, 1, pd.NA, pd.NA], dtype="Int64"))
-    tested = compare_repeats(Counts(twice, CLASSES, counts.n, None))
+    tested = compare_repeats(unjudged(twice, CLASSES, counts.n))
     assert tested["top_cm"].tolist() == [20.0]  # of the others one has a number twice, one only a single number
     nowhere = counts.samples.assign(top_cm=pd.array([pd.NA] * 9, dtype="Float64"))
-    assert compare_repeats(Counts(nowhere, CLASSES, counts.n, None)).empty
+    assert compare_repeats(unjudged(nowhere, CLASSES, counts.n)).empty
 
 
 def test_the_same_seed_gives_the_same_p() -> None:
