@@ -71,7 +71,8 @@ def test_every_shape_fits(fit: str, shape: tuple[int, int]) -> None:
     square, scale = fit_square(box(*shape), 64, fit, 250)
     assert (square.shape, square.dtype) == ((64, 64), np.uint8)
     assert (square == 10).any(), "even a thin fiber leaves a trace"
-    assert scale == pytest.approx(min(64 / max(shape), 1 if fit == "native" else np.inf))
+    expected = {"keep": 64 / max(shape), "native": min(1, 64 / max(shape)), "squash": 64 / shape[1]}
+    assert scale == pytest.approx(expected[fit])
 
 
 def test_a_thin_dark_line_survives_shrinking() -> None:
