@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import tyro
 
 from autoencoders.chain import ChainSettings, train_models
@@ -60,23 +61,37 @@ class Settings:
 
 def main(settings: Settings) -> None:
     """Train, map, cluster, compare with the digits."""
-    asked = ["KMeans", "HDBSCAN", f"HDBSCAN, {settings.smallest:,} at least"]
-    columns = [f"{name}: {of}" for name in asked for of in (("ACC", "NMI", "ARI") if name == "KMeans" else MEASURES)]
-    print(f"{machine()}\n\n| way | seed | {' | '.join(columns)} | minutes |")
-    print(f"|{'---|' * (len(columns) + 3)}", flush=True)
+    print_header(settings.smallest)
     for seed in settings.seeds:
         common = RunSettings(seed, settings.work_dir)
-        particles = open_set(DataSettings("mnist", use_labels=False, pack=PackSettings(scalars=False)), common)
+        particles = without_labels(common)
         for way in settings.ways:
             begun = time.perf_counter()
-            values = _measured(_latents(way, particles, settings, common), settings.smallest, seed)
-            told = " | ".join(f"{v:.4f}" if isinstance(v, float) else str(v) for v in values)
-            print(f"| {way} | {seed} | {told} | {(time.perf_counter() - begun) / 60:.1f} |", flush=True)
+            latents = latents_of(way, particles, settings, common)
+            print_row(way, seed, latents, umap_map(latents.z, MapSettings(), seed), settings.smallest, begun)
 
 
-def _measured(latents: Latents, smallest: int, seed: int) -> list[float | int | None]:
-    """What KMeans and HDBSCAN, asked twice, find on the map."""
-    truth, xy = latents.index["truth"], umap_map(latents.z, MapSettings(), seed)
+def print_header(smallest: int) -> None:
+    """The machine, and the first two lines of the table."""
+    asked = {"KMeans": MEASURES[2:], "HDBSCAN": MEASURES, f"HDBSCAN, {smallest:,} at least": MEASURES}
+    columns = [f"{name}: {of}" for name, measures in asked.items() for of in measures]
+    print(f"{machine()}\n\n| way | seed | {' | '.join(columns)} | minutes |")
+    print(f"|{'---|' * (len(columns) + 3)}", flush=True)
+
+
+def print_row(way: str, seed: int, latents: Latents, xy: np.ndarray, smallest: int, begun: float) -> None:
+    """A line of the table: what KMeans and HDBSCAN find on a map, (N, 2); `begun` is of `time.perf_counter`."""
+    values = _measured(latents.index["truth"], xy, smallest, seed)
+    told = " | ".join(f"{v:.4f}" if isinstance(v, float) else str(v) for v in values)
+    print(f"| {way} | {seed} | {told} | {(time.perf_counter() - begun) / 60:.1f} |", flush=True)
+
+
+def without_labels(common: RunSettings) -> ParticleSet:
+    """The 70,000 images."""
+    return open_set(DataSettings("mnist", use_labels=False, pack=PackSettings(scalars=False)), common)
+
+
+def _measured(truth: pd.Series, xy: np.ndarray, smallest: int, seed: int) -> list[float | int | None]:
     by_kmeans = group_metrics(truth, kmeans(xy, 10, seed))
     values: list[float | int | None] = [by_kmeans[name] for name in ("acc", "nmi", "ari")]
     for asked in (GroupSettings(), GroupSettings(min_cluster_size=smallest)):
@@ -85,7 +100,7 @@ def _measured(latents: Latents, smallest: int, seed: int) -> list[float | int | 
     return values
 
 
-def _latents(way: Way, particles: ParticleSet, settings: Settings, common: RunSettings) -> Latents:
+def latents_of(way: Way, particles: ParticleSet, settings: Settings, common: RunSettings) -> Latents:
     """Of the images as they are, or of a model; what else was asked for does not matter to it."""
     if way == "pixels":
         images = particles.pixels[particles.table["position"].to_numpy(dtype=np.int64)]
