@@ -33,7 +33,7 @@ class Settings:
     start: Start = field(default_factory=Start)
     """Round 0."""
     rounds: int = 1
-    """Classifiers, each taught the clusters before it; on seed 100, which is not reported, a second one gained nothing."""
+    """Classifiers, each taught the clusters before it; a second gained nothing on seed 100, which is not reported."""
     taught_epochs: int = 3
     """Of each classifier."""
 
