@@ -75,13 +75,18 @@ def print_header(smallest: int) -> None:
     """The machine, and the first two lines of the table."""
     asked = {"KMeans": MEASURES[2:], "HDBSCAN": MEASURES, f"HDBSCAN, {smallest:,} at least": MEASURES}
     columns = [f"{name}: {of}" for name, measures in asked.items() for of in measures]
-    print(f"{machine()}\n\n| way | seed | {' | '.join(columns)} | minutes |")
-    print(f"|{'---|' * (len(columns) + 3)}", flush=True)
+    print(f"{machine()}\n\n| way | seed | {' | '.join(columns)} | without a map: ACC | minutes |")
+    print(f"|{'---|' * (len(columns) + 4)}", flush=True)
 
 
 def print_row(way: str, seed: int, latents: Latents, xy: np.ndarray, smallest: int, begun: float) -> None:
-    """A line of the table: what KMeans and HDBSCAN find on a map, (N, 2); `begun` is of `time.perf_counter`."""
-    values = _measured(latents.index["truth"], xy, smallest, seed)
+    """A line of the table: what KMeans and HDBSCAN find on a map, (N, 2), and what a classifier says itself.
+
+    `begun` is of `time.perf_counter`.
+    """
+    truth = latents.index["truth"]
+    own = pd.factorize(latents.index["predicted"])[0] if "predicted" in latents.index else None
+    values = [*_measured(truth, xy, smallest, seed), "" if own is None else group_metrics(truth, own)["acc"]]
     told = " | ".join(f"{v:.4f}" if isinstance(v, float) else str(v) for v in values)
     print(f"| {way} | {seed} | {told} | {(time.perf_counter() - begun) / 60:.1f} |", flush=True)
 
