@@ -51,7 +51,7 @@ def train_models(
         The finished runs of the asked latents.
 
     Raises:
-        UserError: `--resume`, which names one training, or `--denoise` without `--augment affine`.
+        UserError: `--resume`, which names one training, or `--denoise` without a jitter.
     """
     if chain.model.fit.resume:
         raise UserError("--resume names one training: it goes with pretrain_classifier.py, train_ae.py, train_vae.py")

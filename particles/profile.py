@@ -132,7 +132,7 @@ def section_name(row: Any) -> str:
 
 
 def share(n: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """N / total, NaN where total is 0."""
+    """How many of `total` are `n`, as a fraction; NaN where there are none: of the shape that both broadcast to."""
     return np.asarray(n / np.where(total > 0, total, np.nan))
 
 
