@@ -33,6 +33,19 @@ def conformal_p_values(
     return (as_strange + own) / (heaviness[0] + own)
 
 
+def known_as_strange(score: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """How many known particles are as strange or stranger: what a p-value rests on, before any weights.
+
+    Args:
+        score: (N,), higher = stranger.
+        known: (M,).
+
+    Returns:
+        (N,) int64 in [0, M].
+    """
+    return len(known) - np.searchsorted(np.sort(known), score, side="left").astype(np.int64)
+
+
 def class_weights(core: pd.Series, known: pd.Series) -> pd.Series:
     """How much a known particle of each class counts, so that the known ones have the mixture of the core.
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from clustering.agreement import found_in
-from clustering.calibration import class_weights, conformal_p_values, discoveries
+from clustering.calibration import class_weights, conformal_p_values, discoveries, known_as_strange
 from clustering.consensus import consensus, consensus_of
 from clustering.metrics import outlier_metrics
 from clustering.outliers import OutlierSettings, latent_scores
@@ -101,16 +101,18 @@ def scalar_scores(
 
 
 def calibrated(ranked: pd.DataFrame, known: pd.DataFrame, kept: Kept) -> pd.DataFrame:
-    """With `p_value` and `discovery`; missing where no labeled particle was kept from the models."""
+    """With `p_value`, `known_as_strange`, `discovery`; missing where no labeled particle was kept from the models."""
     if known.empty:
-        return ranked.assign(p_value=np.nan, discovery=False)
+        none = pd.Series(pd.NA, index=ranked.index, dtype="Int64")
+        return ranked.assign(p_value=np.nan, known_as_strange=none, discovery=False)
     weights: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
     if kept.predicted is not None:
         classes = [kept.predicted.loc[frame["particle_id"]].reset_index(drop=True) for frame in (known, ranked)]
         by_class = class_weights(classes[1], classes[0])
         weights = (classes[0].map(by_class).to_numpy(dtype=float), classes[1].map(by_class).to_numpy(dtype=float))
-    p_values = conformal_p_values(ranked["score"].to_numpy(), known["score"].to_numpy(), *weights)
-    return ranked.assign(p_value=p_values, discovery=discoveries(p_values))
+    scores = ranked["score"].to_numpy(), known["score"].to_numpy()
+    p_values, stranger = conformal_p_values(*scores, *weights), pd.array(known_as_strange(*scores), dtype="Int64")
+    return ranked.assign(p_value=p_values, known_as_strange=stranger, discovery=discoveries(p_values))
 
 
 def _promise(ranked: pd.DataFrame, truth: pd.Series) -> dict[str, float | int | None]:

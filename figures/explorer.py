@@ -42,6 +42,7 @@ def write_explorer(
                                   nullable text: colors and filters to choose
         score, rank, reasons      nullable: the consensus; rank 1 = strangest; parts of `reasons` separated by `;`
         p_value, discovery        nullable float and bool: the conformal p-value, below the false-discovery line
+        known_as_strange          nullable whole number: particles held back that are as strange
         size_um, top_cm, bag, repeat, volume_ml
                                   nullable floats: colors, filters, histograms
         um_per_shown_px           nullable float: µm a thumbnail pixel, for the scale bar

@@ -22,7 +22,7 @@ NAMES = {
 """Text columns -> how the page calls them."""
 NUMBERS = {
     "score": ("consensus score", "", "ranking"), "p_value": ("p-value", "", "ranking"), "rank": ("rank", "", "ranking"),
-    "found_in": ("found in latents", "", "ranking"),
+    "known_as_strange": ("known as strange", "", "ranking"), "found_in": ("found in latents", "", "ranking"),
     "size_um": ("size", "µm", "place"), "top_cm": ("depth in bag", "cm", "place"), "bag": ("bag", "", "place"),
     "repeat": ("repeat", "", "place"), "volume_ml": ("volume imaged", "mL", "place"),
 }  # fmt: skip
@@ -182,7 +182,7 @@ def _ends(values: pd.Series, column: str, group: str) -> dict[str, Any]:
         "low": float(low),
         "high": float(high),
         "log": logarithmic,
-        "reversed": column in ("p_value", "rank"),
+        "reversed": column in ("p_value", "known_as_strange", "rank"),
         "whole": column in _WHOLE,
     }
 

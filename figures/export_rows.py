@@ -28,13 +28,13 @@ def export_rows(results: Results, latent: str, most: int) -> pd.DataFrame:
         most: of a larger core the strangest half of so many, and a seeded sample of the others.
 
     Returns:
-        `particle_id`, `rank`, `score`, `p_value`, `discovery`, `reasons`, `found_in` (where latents were compared),
-        `predicted`, `confidence`, what the table says (sizes, place, scalars; empty columns are left out),
+        `particle_id`, `rank`, `score`, `p_value`, `known_as_strange`, `discovery`, `reasons`, `found_in` (where latents
+        were compared), `predicted`, `confidence`, what the table says (sizes, place, scalars; no empty columns),
         `<latent>:<method>_cluster` numbers (noise -1), `<view>.<score>` shares of the core that are less strange, maps.
     """
     ranked = strangest_and_others(results.ranked, most)
     ids = ranked["particle_id"]
-    first = ["particle_id", "rank", "score", "p_value", "discovery", "reasons"]
+    first = ["particle_id", "rank", "score", "p_value", "known_as_strange", "discovery", "reasons"]
     first += ["found_in"] if "found_in" in ranked else []
     table = results.table.reindex(ids).reset_index(drop=True)
     columns = {name: table[name] for name in _OF_TABLE if name in table and table[name].notna().any()}

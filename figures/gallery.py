@@ -1,8 +1,9 @@
 """Sheets of the strangest and of each cluster: `python figures/gallery.py --run runs/consensus/<id>`."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from figures import style
 from figures.cards import Card, draw_sections
 from figures.cluster_sheets import draw_clusters
 from figures.finished import Redraw, View, opened, particles_of, redrawn
-from figures.particle_cards import cards_of, found_text
+from figures.particle_cards import cards_of, found_text, known_text
 from particles.pixels import PixelStore
 from particles.sets import ParticleSet
 from particles.table import read_parquet
@@ -89,7 +90,7 @@ def draw_outliers(
 
     Args:
         outliers: particle_id, rank (1 = strangest), and where there are any `reasons`, `found_in`, `p_value`,
-            `discovery`: a false-discovery line is drawn below the discoveries.
+            `known_as_strange`, `discovery`: a false-discovery line is drawn below the discoveries.
         table: as for `cards_of`; `is_outlier` (nullable) frames the true ones.
         pixels: the packed images.
         path: PNG to write.
@@ -101,8 +102,7 @@ def draw_outliers(
     """
     top = outliers.sort_values("rank", kind="stable").head(n)
     ids = top["particle_id"].tolist()
-    said = top.reindex(columns=["p_value", "found_in", "reasons"]).itertuples(index=False, name=None)
-    lines = {name: _said(p, found_text(found, latents), why) for name, (p, found, why) in zip(ids, said, strict=True)}
+    lines = {judged["particle_id"]: _said(judged, latents) for judged in top.to_dict("records")}
     marks: dict[str, str] = {}
     if "is_outlier" in table:
         true = table.loc[table["is_outlier"].fillna(False).astype(bool), "particle_id"]
@@ -112,10 +112,12 @@ def draw_outliers(
     return draw_sections(_by_discovery(cards, top), path, title, subtitle, columns)
 
 
-def _said(p_value: float, found: str, reasons: str | None) -> tuple[str, ...]:
+def _said(judged: Mapping[Hashable, Any], latents: int) -> tuple[str, ...]:
     """What stands below a crop, most telling first."""
+    p_value = judged.get("p_value")
     p_text = "" if pd.isna(p_value) else f"p = {p_value:.2g}"
-    return (*filter(None, (p_text, found)), *short_reasons(reasons))
+    rare = ", ".join(filter(None, (p_text, known_text(judged.get("known_as_strange")))))
+    return (*filter(None, (rare, found_text(judged.get("found_in"), latents))), *short_reasons(judged.get("reasons")))
 
 
 def _by_discovery(cards: Sequence[Card], top: pd.DataFrame) -> Mapping[str, Sequence[Card]]:

@@ -51,6 +51,11 @@ def found_text(found_in: object, latents: int) -> str:
     return "" if pd.isna(found_in) or latents < 2 else f"found in {int(str(found_in))} of {latents} latents"
 
 
+def known_text(n: object) -> str:
+    """`3 known as strange`: what a p-value rests on; nothing where no known particle was held back."""
+    return "" if pd.isna(n) else f"{int(str(n)):,} known as strange"
+
+
 def _size(row: Any) -> str:
     """`12 x 8 µm`: width and height of the crop."""
     if pd.isna(row["um_per_px"]):

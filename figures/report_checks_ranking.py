@@ -75,8 +75,9 @@ def coarse(results: Results) -> Evidence:
     if results.ranked["discovery"].any():
         return []
     smallest, needed = float(p_values.min()), 0.1 / len(p_values)
+    beyond = int((results.ranked["known_as_strange"] == 0).sum())
     return [f"No discovery: the smallest p-value is {p_text(smallest)}; a single one among {len(p_values):,} particles "
-            f"would need {p_text(needed)}."]  # fmt: skip
+            f"would need {p_text(needed)}. {beyond:,} are stranger than every known particle held back."]  # fmt: skip
 
 
 def false(results: Results) -> Evidence:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from figures.cards import scale_bar
-from figures.particle_cards import found_text
+from figures.particle_cards import found_text, known_text
 from figures.report_pictures import crop_uri
 from figures.report_results import Results
 from figures.report_text import p_text, percent, place, size
@@ -29,6 +29,8 @@ class Found:
     bar_share: float
     """Its length as a share of the crop's width."""
     p_value: str
+    as_strange: str
+    """How many known particles are as strange, in words; empty where none was held back."""
     discovery: bool
     predicted: str
     truth: str
@@ -66,6 +68,7 @@ def _one(results: Results, judged: dict[str, object], row: dict[str, object], cr
     return Found(
         rank=int(str(judged["rank"])), identity=identity, crop=crop_uri(crop), bar=bar[0], bar_share=bar[1],
         p_value=p_text(judged["p_value"]),  # type: ignore[arg-type]
+        as_strange=known_text(judged["known_as_strange"]),
         discovery=bool(judged["discovery"]), predicted=_predicted(results, identity),
         truth="" if pd.isna(row["truth"]) else str(row["truth"]), outlier=known and bool(row["is_outlier"]),
         size=size(row), place=place(row), reasons=_parts(judged["reasons"]),

@@ -32,9 +32,9 @@ class Results:
 
     @cached_property
     def ranked(self) -> pd.DataFrame:
-        """The consensus, strangest first; always with `p_value` and `discovery`, missing and false where unknown."""
+        """The consensus, strangest first; always with what `absent` names, missing and false where unknown."""
         frame = read_parquet(self.consensus.path / "outliers.parquet").sort_values("rank", ignore_index=True)
-        absent = {"p_value": np.nan, "discovery": False, "reasons": ""}
+        absent = {"p_value": np.nan, "known_as_strange": pd.NA, "discovery": False, "reasons": ""}
         return frame.assign(**{name: value for name, value in absent.items() if name not in frame})
 
     @cached_property

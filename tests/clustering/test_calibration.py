@@ -3,12 +3,20 @@ import pandas as pd
 import pytest
 from scipy.stats import false_discovery_control, kstest
 
-from clustering.calibration import class_weights, conformal_p_values, discoveries
+from clustering.calibration import class_weights, conformal_p_values, discoveries, known_as_strange
 
 
 def test_a_p_value_is_the_share_of_known_ones_that_are_as_strange() -> None:
     known = np.array([3.0, 1.0, 2.0, 2.0])
     np.testing.assert_allclose(conformal_p_values(np.array([0.0, 2.0, 2.5, 9.0]), known), [1, 4 / 5, 2 / 5, 1 / 5])
+
+
+def test_known_particles_that_are_as_strange_are_counted() -> None:
+    rng = np.random.default_rng(3)
+    score, known = rng.integers(0, 9, size=50).astype(float), rng.integers(0, 9, size=70).astype(float)  # many ties
+    counted = known_as_strange(score, known)
+    np.testing.assert_array_equal(counted, [(known >= one).sum() for one in score])
+    np.testing.assert_allclose(conformal_p_values(score, known), (counted + 1) / 71)
 
 
 def test_a_known_particle_of_weight_two_is_two_particles() -> None:

@@ -157,6 +157,7 @@ def test_a_p_value_is_how_many_known_particles_are_as_strange(tmp_path: Path) ->
     assert (ranked.loc[core["particle_id"], "p_value"] > 0).all()
     assert set(ranked["p_value"].nsmallest(3).index) == {f"c{i}" for i in STRANGE}
     assert ranked["p_value"].min() == pytest.approx(1 / (len(known) + 1)), "nothing known is as strange"
+    np.testing.assert_allclose(ranked["p_value"], (ranked["known_as_strange"].astype(int) + 1) / (len(known) + 1))
     order = ranked.sort_values("rank")["p_value"]
     assert order.is_monotonic_increasing, "a better rank never has a larger p-value"
     assert consensus.results["discoveries"] == int(ranked["discovery"].sum())

@@ -131,7 +131,8 @@ def _consensus(particles: ParticleSet, clustered: list[Run], config: Config, lab
     p_values = rank / n if labels else np.nan
     frame = core[["particle_id"]].assign(
         **{"vae.knn": 1 - rank / n}, score=-rank.astype(float), rank=rank, reasons=f"{EVIL}; improbable (vae, top 1 %)",
-        p_value=p_values, discovery=(rank <= found) & labels,
+        p_value=p_values, known_as_strange=pd.array(rank - 1 if labels else [None] * n, dtype="Int64"),
+        discovery=(rank <= found) & labels,
     )  # fmt: skip
     with started("consensus", config, config.common, particles.identity, clustered) as run:
         write_parquet(frame, run.path / "outliers.parquet")

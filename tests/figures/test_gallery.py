@@ -112,10 +112,12 @@ def test_a_card_says_in_how_many_latents_a_particle_was_found(
     table: pd.DataFrame, pixels: PixelStore, sections: list[dict[str, list[Card]]], tmp_path: Path
 ) -> None:
     ranked = pd.DataFrame({"particle_id": table["particle_id"], "rank": np.arange(1, 31), "p_value": 0.01})
-    draw_outliers(ranked.assign(found_in=[3, 0] * 15), table, pixels, tmp_path / "o.png", "t", n=2, latents=4)
+    both = ranked.assign(found_in=[3, 0] * 15, known_as_strange=pd.array([0, None] * 15, dtype="Int64"))
+    draw_outliers(both, table, pixels, tmp_path / "o.png", "t", n=2, latents=4)
     draw_outliers(ranked, table, pixels, tmp_path / "o.png", "t", n=1)
     lines = [card.lines[1:] for parts in sections for cards in parts.values() for card in cards]
-    assert lines == [("p = 0.01", "found in 3 of 4 latents"), ("p = 0.01", "found in 0 of 4 latents"), ("p = 0.01",)]
+    first = ("p = 0.01, 0 known as strange", "found in 3 of 4 latents")
+    assert lines == [first, ("p = 0.01", "found in 0 of 4 latents"), ("p = 0.01",)]
 
 
 def test_the_outlier_sheet_frames_the_true_ones(table: pd.DataFrame, pixels: PixelStore, tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_crops_are_those_of_the_ranking(planted: Planted, results: Results) -> N
         assert one.outlier == bool(rows.loc[one.identity, "is_outlier"])
     # 1 µm a packed px (0.5 µm a px, packed to half): 2 µm of 8 px fit into 42 %
     assert (found[0].bar, found[0].bar_share) == ("2 µm", 0.25)
-    assert found[0].p_value == "0.042"
+    assert (found[0].p_value, found[0].as_strange) == ("0.042", "0 known as strange")
     assert found[0].predicted == "dust (75 %)"
     assert found[1].reasons[1] == "improbable (vae, top 1 %)"
 
@@ -297,11 +297,13 @@ def rewritten(run: Run, **columns: object) -> None:
 
 def test_p_values_are_doubted_for_what_they_are(tmp_path: Path) -> None:
     planted = plant(tmp_path)
-    rewritten(planted.consensus, p_value=[0.04] * 6 + [0.5] * 18, discovery=False)
+    n_known = pd.array([0] * 4 + [7] * 20, dtype="Int64")
+    rewritten(planted.consensus, p_value=[0.04] * 6 + [0.5] * 18, known_as_strange=n_known, discovery=False)
     found = raised(planted)
     assert found["Likeness of labeled set and core"][0].startswith("25 % of the core have p <= 0.05")
-    assert "the smallest p-value is 0.04; a single one among 24 particles would need 0.0042" in found[
-        "Resolution of the p-values"][0]  # fmt: skip
+    coarse = found["Resolution of the p-values"][0]
+    assert "the smallest p-value is 0.04; a single one among 24 particles would need 0.0042" in coarse
+    assert coarse.endswith("4 are stranger than every known particle held back.")
     strange = planted.particles.table.set_index("particle_id")["is_outlier"]
     ids = pd.read_parquet(planted.consensus.path / "outliers.parquet")["particle_id"]
     rewritten(planted.consensus, p_value=0.5, discovery=strange.loc[ids].to_numpy(dtype=bool))
