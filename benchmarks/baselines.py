@@ -139,15 +139,19 @@ def baseline_scores(particles: ParticleSet, seed: int) -> dict[str, np.ndarray]:
         "pixels, PCA-64 + kNN": knn_distance(flat[core], flat[learned], 20, own),
         "scalars, isolation forest": isolation(measured[core], measured[learned], 200, seed),
     }
-    return found | _pyod(measured[core], measured[learned])
+    return found | _pyod(measured[core], measured[learned], own)
 
 
-def _pyod(core: np.ndarray, learned: np.ndarray) -> dict[str, np.ndarray]:
+def _pyod(core: np.ndarray, learned: np.ndarray, own: np.ndarray) -> dict[str, np.ndarray]:
     if importlib.util.find_spec("pyod") is None:
         return {}
     ways = {"scalars, PyOD ECOD": ("ecod", "ECOD"), "scalars, PyOD kNN": ("knn", "KNN")}
-    models = {way: getattr(importlib.import_module(f"pyod.models.{m}"), name) for way, (m, name) in ways.items()}
-    return {way: model().fit(learned).decision_function(core) for way, model in models.items()}
+    scores = {}
+    for way, (module, name) in ways.items():
+        model = getattr(importlib.import_module(f"pyod.models.{module}"), name)().fit(learned)
+        # asked anew about a particle it was fitted on, its kNN takes the particle for its own nearest neighbor
+        scores[way] = np.where(own >= 0, model.decision_scores_[own], model.decision_function(core))
+    return scores
 
 
 def _three(found: dict[str, object] | Values) -> list[object]:

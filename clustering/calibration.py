@@ -19,7 +19,8 @@ def conformal_p_values(
         score: (N,) of the particles to judge, higher = stranger.
         known: (M,) scores of particles that no model and no reference has seen.
         weight: (M,) how much each known particle counts; default 1.
-        own_weight: (N,) the weight that each judged particle would have; default 1.
+        own_weight: (N,) the weight that each judged particle would have; default 1. Infinite where the known ones
+            have none of its class: its p-value is 1, because nothing says what its like score.
 
     Returns:
         (N,) in (0, 1].
@@ -30,7 +31,8 @@ def conformal_p_values(
     # heaviness[i]: weight of everything from the i-th smallest score up
     heaviness = np.append(np.cumsum(weight[order][::-1])[::-1], 0.0)
     as_strange = heaviness[np.searchsorted(known[order], score, side="left")]
-    return (as_strange + own) / (heaviness[0] + own)
+    counts = np.isfinite(own)
+    return np.divide(as_strange + own, heaviness[0] + own, out=np.ones(len(score)), where=counts)
 
 
 def known_as_strange(score: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -56,14 +58,11 @@ def class_weights(core: pd.Series, known: pd.Series) -> pd.Series:
         known: (M,) predicted classes of the known particles.
 
     Returns:
-        By class, mean 1 over the known; classes that only the core has get the largest weight there is.
+        By class, the share of the core over the share of the known: 0 for a class that only the known have, infinite
+        for one that only the core has.
     """
-    shares = known.value_counts(normalize=True)
-    weights = core.value_counts(normalize=True).reindex(shares.index, fill_value=0.0) / shares
-    if not weights.any():  # no class in common: nothing says how to weigh
-        weights[:] = 1.0
-    absent = sorted(set(core.unique()) - set(shares.index))
-    return pd.concat([weights, pd.Series(weights.max(), index=absent)]).astype(float)
+    shares = pd.DataFrame({"core": core.value_counts(normalize=True), "known": known.value_counts(normalize=True)})
+    return shares["core"].fillna(0.0) / shares["known"].fillna(0.0)
 
 
 def discoveries(p_values: np.ndarray, rate: float = FALSE_DISCOVERY_RATE) -> np.ndarray:

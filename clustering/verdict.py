@@ -101,18 +101,25 @@ def scalar_scores(
 
 
 def calibrated(ranked: pd.DataFrame, known: pd.DataFrame, kept: Kept) -> pd.DataFrame:
-    """With `p_value`, `known_as_strange`, `discovery`; missing where no labeled particle was kept from the models."""
+    """With `p_value`, `known_as_strange`, `discovery`.
+
+    The first two are missing where no labeled particle was kept from the models, or none of a particle's class: it
+    cannot be a discovery then. A class that a person made of marks is such a one.
+    """
     if known.empty:
         none = pd.Series(pd.NA, index=ranked.index, dtype="Int64")
         return ranked.assign(p_value=np.nan, known_as_strange=none, discovery=False)
-    weights: tuple[np.ndarray | None, np.ndarray | None] = (None, None)
+    weight, own_weight = np.ones(len(known)), np.ones(len(ranked))
     if kept.predicted is not None:
-        classes = [kept.predicted.loc[frame["particle_id"]].reset_index(drop=True) for frame in (known, ranked)]
-        by_class = class_weights(classes[1], classes[0])
-        weights = (classes[0].map(by_class).to_numpy(dtype=float), classes[1].map(by_class).to_numpy(dtype=float))
+        of_known, of_core = (kept.predicted.loc[frame["particle_id"]] for frame in (known, ranked))
+        by_class = class_weights(of_core, of_known)
+        weight, own_weight = (of.map(by_class).to_numpy(dtype=float) for of in (of_known, of_core))
     scores = ranked["score"].to_numpy(), known["score"].to_numpy()
-    p_values, stranger = conformal_p_values(*scores, *weights), pd.array(known_as_strange(*scores), dtype="Int64")
-    return ranked.assign(p_value=p_values, known_as_strange=stranger, discovery=discoveries(p_values))
+    p_values, told = conformal_p_values(*scores, weight, own_weight), np.isfinite(own_weight)
+    as_strange = pd.array(known_as_strange(*scores), dtype="Int64")
+    as_strange[~told] = pd.NA
+    return ranked.assign(p_value=np.where(told, p_values, np.nan), known_as_strange=as_strange,
+                         discovery=told & discoveries(p_values))  # fmt: skip
 
 
 def _promise(ranked: pd.DataFrame, truth: pd.Series) -> dict[str, float | int | None]:
@@ -120,5 +127,6 @@ def _promise(ranked: pd.DataFrame, truth: pd.Series) -> dict[str, float | int | 
     found = ranked["discovery"].to_numpy()
     judged = truth[found].dropna()
     wrong = float((~judged.astype(bool)).mean()) if len(judged) else None
-    share = float((ranked["p_value"] <= UNUSUAL).mean()) if ranked["p_value"].notna().any() else None
+    p_values = ranked["p_value"].dropna()
+    share = float((p_values <= UNUSUAL).mean()) if len(p_values) else None
     return {"discoveries": int(found.sum()), "false_discoveries": wrong, "share_unusual": share}

@@ -53,7 +53,12 @@ def held_back(results: Results) -> Evidence:
     """Whether labels were kept from the models, so that p-values mean something."""
     if not results.ranked["p_value"].notna().any():
         return ["No labeled particle was kept from the models: there are no p-values, and the list has no natural end."]
-    return []
+    without = results.ranked.loc[results.ranked["p_value"].isna(), "particle_id"]
+    if without.empty:
+        return []
+    classes = sorted(results.predicted["predicted"].reindex(without).dropna().unique())
+    return [f"{len(without):,} of the core have no p-value and cannot be discoveries: of what is taken for "
+            f"{listed(classes)} no labeled particle was kept from the models."]  # fmt: skip
 
 
 def unusual(results: Results) -> Evidence:

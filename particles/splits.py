@@ -26,8 +26,10 @@ def assign(table: pd.DataFrame, held_out: Sequence[str] = (), use_labels: bool =
     - A labeled particle goes to train, val or test by the hash of its id, unless its source prescribes a split. One
       that a person has marked is for train alone.
     - Where a set has only labels, its test split plays the core, its labels hidden (kept in `truth`).
-    - A held-out class leaves the labeled set; its test particles join the core, where they are the true outliers.
-      Its train and val particles are dropped: nothing may learn from them.
+    - A held-out class leaves the labeled set. What the core is known to have of it are then the true outliers, learned
+      from like the rest of the core: in a search nobody takes the unknown ones out of the bulk either.
+    - Where the core has none of its own, the class's test particles join it; nothing learns from those, so that each
+      is sought as if it were the only one of its kind. All other particles of the class are dropped.
     - `is_outlier` is true for core particles whose truth is no known class (where no class is known: whose truth is
       held out), and missing where nothing is known.
 
@@ -48,7 +50,7 @@ def assign(table: pd.DataFrame, held_out: Sequence[str] = (), use_labels: bool =
     if not use_labels:
         rows = rows.assign(label=pd.NA, role="core")
     labels_only = use_labels and not (rows["role"] == "core").any()  # asked before the held-out ones make a core
-    rows = _without_training_on(held_out, _with_splits(rows))
+    rows = _without_labels_of(held_out, _with_splits(rows))
     known = _known_classes(rows)
     if held_out and labels_only and not known:
         raise UserError("--held-out names every class: nothing is left to learn from; hold out fewer")
@@ -77,18 +79,16 @@ def _with_splits(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(split=prescribed.fillna(split))
 
 
-def _without_training_on(held_out: Sequence[str], rows: pd.DataFrame) -> pd.DataFrame:
+def _without_labels_of(held_out: Sequence[str], rows: pd.DataFrame) -> pd.DataFrame:
     classes = sorted(set(rows["truth"].dropna()) | set(rows["label"].dropna()))
     for name in held_out:
         if name not in classes:
             has = ", ".join(classes[:20]) or "none"
             raise UserError(f"--held-out {name}: this data has no such class; it has {has}")
-    named = (rows["truth"].isin(list(held_out)) | rows["label"].isin(list(held_out))).to_numpy()
-    out = named & (rows["role"] == "labeled").to_numpy()
-    rows = rows[~out | (rows["split"] == "test").to_numpy()].copy()
-    named = (rows["truth"].isin(list(held_out)) | rows["label"].isin(list(held_out))).to_numpy()
-    rows.loc[named, ["role", "label"]] = ["core", pd.NA]
-    rows.loc[named, "split"] = "test"  # those that a core has of its own are not learned from either
+        named = ((rows["truth"] == name) | (rows["label"] == name)).fillna(False).to_numpy(dtype=bool)
+        labeled = named & (rows["role"] == "labeled").to_numpy(dtype=bool)
+        joins = labeled & (rows["split"] == "test").to_numpy(dtype=bool) & (not (named & ~labeled).any())
+        rows = rows.assign(role=rows["role"].mask(joins, "core"))[~labeled | joins]
     return rows
 
 

@@ -12,6 +12,7 @@ from clustering.groups import GroupSettings
 from clustering.maps import MapSettings
 from clustering.outliers import knn_distance
 from clustering.run import ClusteringSettings, find_latents, run_clustering
+from clustering.verdict import Kept, calibrated
 from particles.latents import Latents
 from particles.measures import normalized_scalars
 from particles.pixels import PixelStore
@@ -163,20 +164,35 @@ def test_a_p_value_is_how_many_known_particles_are_as_strange(tmp_path: Path) ->
     assert consensus.results["discoveries"] == int(ranked["discovery"].sum())
 
 
-def test_known_particles_count_as_the_classes_stand_in_the_core(tmp_path: Path) -> None:
+def test_known_particles_count_as_the_classes_stand_in_the_core() -> None:
+    """Known: dust at 1 and 3, ash at 2 and 4; the core has five times as much dust as ash, and one of neither."""
+    names = {"known": ["k0", "k1", "k2", "k3"], "core": [f"c{i}" for i in range(7)]}
+    classes = [*["dust", "ash"] * 2, "dust", "ash", *["dust"] * 4, "mine"]
+    ids = pd.Series([*names["known"], *names["core"]])
+    known = pd.DataFrame({"particle_id": names["known"], "score": [1.0, 2.0, 3.0, 4.0]})
+    ranked = pd.DataFrame({"particle_id": names["core"], "score": [3.5, 3.5, 0.0, 0.0, 0.0, 9.0, 9.0]})
+    none = pd.Series([], dtype="string")
+    kept = Kept(ranked["particle_id"], known["particle_id"], none, pd.Series(classes, index=ids))
+    found = calibrated(ranked, known, kept)
+    dust, ash = (5 / 7) / 0.5, (1 / 7) / 0.5
+    total = 2 * dust + 2 * ash
+    expected = [(ash + dust) / (total + dust), 2 * ash / (total + ash), 1, 1, 1, dust / (total + dust), np.nan]
+    np.testing.assert_allclose(found["p_value"], expected)
+    assert found["known_as_strange"].tolist() == [1, 1, 4, 4, 4, 0, pd.NA]
+    assert not found["discovery"].any()
+
+
+def test_what_is_taken_for_a_class_that_was_not_held_back_is_no_discovery(tmp_path: Path) -> None:
+    """All that was held back is pollen; however strange, nothing says how strange dust can be."""
     particles, common = particle_set(tmp_path), RunSettings(work_dir=tmp_path)
-    classifier = latent_run("classifier", particles, common, 1)
-    _, consensus = run_clustering(particles, [classifier], HOW, HOW, common)
-    ranked = read_parquet(consensus.path / "outliers.parquet")
-    predicted = read_parquet(classifier.path / "index.parquet").set_index("particle_id")["predicted"]
-    core = predicted.loc[ranked["particle_id"]].value_counts(normalize=True)
-    known = predicted.loc[particles.table.query("role == 'labeled' and split == 'test'")["particle_id"]]
-    share = known.value_counts(normalize=True)
-    weights = known.map(core / share)
-    assert set(share.index) == {"pollen"}
-    of_strangest = core["pollen"]  # the strangers are called dust, and no known particle is: they count most
-    strangers = ranked.set_index("particle_id").loc[[f"c{i}" for i in STRANGE], "p_value"]
-    np.testing.assert_allclose(strangers, of_strangest / (weights.sum() + of_strangest))
+    _, consensus = run_clustering(particles, [latent_run("classifier", particles, common, 1)], HOW, HOW, common)
+    ranked = read_parquet(consensus.path / "outliers.parquet").set_index("particle_id")
+    strangers = ranked.loc[[f"c{i}" for i in STRANGE]]
+    assert sorted(strangers["rank"]) == [1, 2, 3]
+    assert strangers[["p_value", "known_as_strange"]].isna().all(axis=None)
+    assert not strangers["discovery"].any()
+    assert ranked["p_value"].notna().sum() > 40, "pollen"
+    assert consensus.results["share_unusual"] == (ranked["p_value"].dropna() <= 0.05).mean()
 
 
 def test_a_set_without_labels_has_no_classifier_and_no_truth_to_be_judged_by(tmp_path: Path) -> None:

@@ -304,6 +304,9 @@ def test_p_values_are_doubted_for_what_they_are(tmp_path: Path) -> None:
     coarse = found["Resolution of the p-values"][0]
     assert "the smallest p-value is 0.04; a single one among 24 particles would need 0.0042" in coarse
     assert coarse.endswith("4 are stranger than every known particle held back.")
+    rewritten(planted.consensus, p_value=[0.04] * 23 + [np.nan])
+    said = "of what is taken for dust no labeled particle was kept from the models."
+    assert raised(planted)["Held-back labels"] == (f"1 of the core have no p-value and cannot be discoveries: {said}",)
     strange = planted.particles.table.set_index("particle_id")["is_outlier"]
     ids = pd.read_parquet(planted.consensus.path / "outliers.parquet")["particle_id"]
     rewritten(planted.consensus, p_value=0.5, discovery=strange.loc[ids].to_numpy(dtype=bool))

@@ -110,12 +110,28 @@ def test_a_held_out_class_is_an_outlier_of_the_test_split() -> None:
     assert among["is_outlier"].tolist() == [False] * len(among)
 
 
-def test_a_held_out_class_joins_an_existing_core() -> None:
-    rows = assign(table({"dust": 50, "camp": 50}, ["dust", "camp", None]), held_out=["camp"])
+def test_a_held_out_class_joins_a_core_that_has_none_of_it() -> None:
+    rows = assign(table({"dust": 50, "camp": 50}, ["dust", "diatom", None]), held_out=["camp"])
     core = rows[rows["role"] == "core"]
     assert core["is_outlier"].tolist()[-3:] == [False, True, pd.NA]
     assert len(core) > 3
     assert (core["truth"].iloc[:-3] == "camp").all()
+    assert (core["split"].iloc[:-3] == "test").all(), "each is sought as if it were the only one"
+    assert core["label"].isna().all()
+
+
+def test_of_a_held_out_class_a_core_keeps_its_own_alone_and_learns_from_them() -> None:
+    given = table({"dust": 50, "camp": 50, "grim": 50}, ["dust"] * 40 + ["camp"] * 40)
+    rows, plain = assign(given, held_out=["camp", "grim"]), assign(given)
+    core = rows[rows["role"] == "core"]
+    of = {name: core[core["truth"] == name] for name in ("dust", "camp", "grim")}
+    assert ids(of["camp"]) == {f"p{i}" for i in range(190, 230)}
+    both = plain.merge(of["camp"], on="particle_id")
+    assert (both["split_x"] == both["split_y"]).all(), "as without --held-out"
+    assert set(of["camp"]["split"]) == {"train", "val"}
+    assert ids(of["grim"]) == ids(plain[(plain["label"] == "grim") & (plain["split"] == "test")])
+    assert set(of["grim"]["split"]) == {"test"}
+    assert core.loc[core["truth"] != "dust", "is_outlier"].all()
 
 
 def test_without_labels_all_is_one_core() -> None:
