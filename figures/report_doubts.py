@@ -53,7 +53,7 @@ def doubts_of(results: Results) -> Doubts:
 CHECKS = (
     Check("Labels", ranking.labels, "Label more particles, or merge classes."),
     Check("Confusion of classes", ranking.confused, "Read predicted classes as one, or label more of both."),
-    Check("Held-back labels", ranking.held_back, "Give enough labeled particles of each class, and the core with --core."),
+    Check("Held-back labels", ranking.held_back, "Label more of each class; give the core with --core."),
     Check("Likeness of labeled set and core", ranking.unusual,
           "The labeled set is unlike this core's bulk (optics, dust): read p-values and discoveries with care."),
     Check("Resolution of the p-values", ranking.coarse, "Keep more labels from the models, or read from the top."),
