@@ -40,7 +40,8 @@ def _log_det(a: torch.Tensor, wu: torch.Tensor) -> torch.Tensor:
     """
     log_t = 2 * torch.tanh(a).abs().clamp_min(_TINY).log()
     log_1mt = 2 * (math.log(2) + logsigmoid(2 * a.abs()) - a.abs())  # 1 - tanh^2 = sech^2, exact for large |a|
-    return torch.logaddexp(log_t, log_1mt + _log_softplus(wu))
+    stretched = log_1mt + _log_softplus(wu)
+    return torch.where(a == 0, stretched, torch.logaddexp(log_t, stretched))  # of t = 0, log_t is -inf, not log(_TINY)
 
 
 def _log_softplus(x: torch.Tensor) -> torch.Tensor:

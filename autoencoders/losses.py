@@ -55,13 +55,13 @@ def kl_weight(epoch: float, warmup_epochs: float) -> float:
     return 1.0 if warmup_epochs <= 0 else min(1.0, epoch / warmup_epochs)
 
 
-def active_units(mu: torch.Tensor, threshold: float = 0.01) -> int:
+def active_units(latent: torch.Tensor, threshold: float = 0.01) -> int:
     """Latent dimensions whose mean varies over the data.
 
     Burda et al. 2016 (arXiv:1509.00519), section 5.2: Var_x(E[z_d|x]) > 0.01.
 
     Args:
-        mu: (N, D) posterior means.
+        latent: (N, D) posterior means, for a flow the flow of the base's mean, which stands for E[z_K|x].
         threshold: variance above which a unit counts as active.
     """
-    return int((mu.var(dim=0, correction=0) > threshold).sum())
+    return int((latent.var(dim=0, correction=0) > threshold).sum())

@@ -39,12 +39,13 @@ class Posterior:
 
 @dataclass(frozen=True)
 class Losses:
-    """Per image, in nats: `reconstruction` (B,), `kl` (B,), `kl_per_dim` (B, D), and `mu` (B, D)."""
+    """Per image, in nats: `reconstruction` (B,), `kl` (B,), `kl_per_dim` (B, D); and the `latent` of `encode` (B, D)."""
 
     reconstruction: torch.Tensor
     kl: torch.Tensor
-    kl_per_dim: torch.Tensor
-    mu: torch.Tensor
+    kl_per_dim: torch.Tensor | None
+    """None where the KL is no sum over dimensions: a flow mixes them, an `ae` has none."""
+    latent: torch.Tensor
 
 
 class Autoencoder(nn.Module):
@@ -120,8 +121,9 @@ class Autoencoder(nn.Module):
         q = self.posterior(x)
         noise = drawn(lambda n: torch.randn(n, q.mu.shape[1], device=q.mu.device), len(x), mine)
         z, kl = self.sample(q, noise)
-        per_dim = torch.zeros_like(q.mu) if self.kind == "ae" else gaussian_kl_per_dim(q.mu, q.logvar)
-        return Losses(self.reconstruction(x if target is None else target, self.decoder(z)), kl, per_dim, q.mu)
+        per_dim = gaussian_kl_per_dim(q.mu, q.logvar) if self.kind == "vae" else None
+        reconstruction = self.reconstruction(x if target is None else target, self.decoder(z))
+        return Losses(reconstruction, kl, per_dim, self.encode_posterior(q).detach())
 
     def reconstruction(self, x: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """-log p(x|z): (B, 1, S, S) twice -> (B,) nats."""

@@ -45,7 +45,7 @@ class AutoencoderTraining(L.LightningModule):
         self.save_hyperparameters()
         self.lr, self.kl_warmup, self.denoise = lr, kl_warmup, denoise
         self.net = Autoencoder(kind, latent_dim, size, likelihood, flow_steps)
-        self._mus: list[torch.Tensor] = []
+        self._latents: list[torch.Tensor] = []
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Mean of reconstruction + weighted KL over a batch, nats per image."""
@@ -53,7 +53,7 @@ class AutoencoderTraining(L.LightningModule):
         weight = kl_weight(self.trainer.global_step / steps_per_epoch, self.kl_warmup)
         losses = self.net.losses(batch["x"], batch["clean"] if self.denoise else None, batch.get("mine"))
         self._log("train", losses)
-        n = ranks.rows(len(losses.mu))
+        n = ranks.rows(len(losses.latent))
         self.log("kl_weight", weight, on_step=False, on_epoch=True, batch_size=n)
         return ranks.mean(losses.reconstruction + weight * losses.kl)
 
@@ -61,20 +61,20 @@ class AutoencoderTraining(L.LightningModule):
         """The negative ELBO with full KL, and what each latent dimension carries."""
         losses = self.net.losses(batch["x"], mine=batch.get("mine"))
         self._log("val", losses)
-        if self.net.kind != "ae":
+        if losses.kl_per_dim is not None:
             per_dim = {f"kl_dim_{d:02d}": kl for d, kl in enumerate(ranks.mean(losses.kl_per_dim))}
-            self.log_dict(per_dim, batch_size=ranks.rows(len(losses.mu)))
-        self._mus.append(losses.mu)
+            self.log_dict(per_dim, batch_size=ranks.rows(len(losses.latent)))
+        self._latents.append(losses.latent)
 
     def on_validation_epoch_end(self) -> None:
         """Active units over the validation split."""
-        self.log("active_units", float(active_units(ranks.gathered(torch.cat(self._mus)))))
-        self._mus.clear()
+        self.log("active_units", float(active_units(ranks.gathered(torch.cat(self._latents)))))
+        self._latents.clear()
 
     def _log(self, split: str, losses: Losses) -> None:
         parts = {"reconstruction": losses.reconstruction, "kl": losses.kl, "loss": losses.reconstruction + losses.kl}
         values = {f"{split}_{name}": ranks.mean(value.detach()) for name, value in parts.items()}
-        n = ranks.rows(len(losses.mu))
+        n = ranks.rows(len(losses.latent))
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=n)
 
     def configure_optimizers(self) -> Any:

@@ -37,9 +37,9 @@ _ROLES = ("labeled", "core")
 
 @dataclass(frozen=True)
 class Sight:
-    """What a model makes of N crops: `mu` (N, D), `kl` and `reconstruction` (N,) in nats."""
+    """What a model makes of N crops: the deterministic `latent` (N, D), `kl` and `reconstruction` (N,) in nats."""
 
-    mu: torch.Tensor
+    latent: torch.Tensor
     kl: torch.Tensor
     reconstruction: torch.Tensor
 
@@ -121,9 +121,9 @@ class Watch(Callback):
         sights = {group: look(net, self.pixels, rows[:COMPARED]) for group, rows in self.chosen.items() if len(rows)}
         lines = [diverged(self.loss), self._drowned(net)]
         if net.kind != "ae":
-            kl, mu = (torch.cat([getattr(sight, name) for sight in sights.values()]) for name in ("kl", "mu"))
-            self._note(kl=kl.mean(), active_units=active_units(mu))
-            lines.append(_collapsed(net, float(kl.mean()), active_units(mu)))
+            kl, latent = (torch.cat([getattr(sight, name) for sight in sights.values()]) for name in ("kl", "latent"))
+            self._note(kl=kl.mean(), active_units=active_units(latent))
+            lines.append(_collapsed(net, float(kl.mean()), active_units(latent)))
         # Training's own curves do not compare: their crops are augmented, their batch norm is the batch's, and their
         # weights are those of the middle of the epoch. So crops of both splits go the same way here; and within a role,
         # because a split may have more of the labeled ones, which are harder to redraw than dust.
@@ -200,10 +200,10 @@ def look(net: Autoencoder, pixels: PixelStore, positions: np.ndarray, redraw: bo
         for _, x in in_batches(pixels, positions, BATCH):
             x = x.to(device_of(net))
             q = net.posterior(x)
-            parts[0].append(q.mu)
+            parts[0].append(net.encode_posterior(q))
             parts[1].append(net.sample(q, noise)[1])
             if redraw:
-                parts[2].append(net.reconstruction(x, net.decoder(net.encode_posterior(q))))
+                parts[2].append(net.reconstruction(x, net.decoder(parts[0][-1])))
     return Sight(*(torch.cat(part).cpu() if part else torch.empty(0) for part in parts))
 
 

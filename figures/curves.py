@@ -88,8 +88,9 @@ def panels_of(metrics: pd.DataFrame) -> dict[str, Panel]:
     panels: dict[str, Panel] = {"Loss": _loss}
     if has_any(metrics, ["train_accuracy", "val_accuracy"]):
         panels["Accuracy"] = _accuracy
-    if dimensions(metrics):  # a plain autoencoder logs a KL of zero, which is no curve
+    if has_any(metrics, ["val_kl"]) and metrics["val_kl"].any():  # a plain autoencoder logs a KL of zero: no curve
         panels["KL divergence and its weight"] = _kl
+    if dimensions(metrics):  # a flow mixes the dimensions: its KL is no sum over them
         panels["KL per latent dimension"] = _kl_per_dimension
     if has_any(metrics, ["active_units"]):
         panels["Active units"] = _active_units

@@ -50,6 +50,19 @@ def test_log_det_is_that_of_the_full_jacobian(dims: int, scale: float) -> None:
     torch.testing.assert_close(planar(z, u, w, b)[1], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("wu", [*EXTREME_WU, -1000.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_log_det_is_exact_where_the_step_stretches_most(wu: float, dtype: torch.dtype) -> None:
+    """At w.z + b = 0 the determinant is softplus(w.u), and its slope there is finite."""
+    z = torch.zeros(1, 1, dtype=dtype, requires_grad=True)
+    u, w = torch.tensor([wu], dtype=dtype), torch.ones(1, dtype=dtype)
+    log_det = planar(z, u, w, torch.zeros((), dtype=dtype))[1]
+    with mpmath.workdps(500):
+        expected = float(mpmath.log(mpmath.log1p(mpmath.exp(wu))))
+    assert log_det.item() == pytest.approx(expected, rel=1e-6)
+    assert torch.autograd.grad(log_det.sum(), z)[0].isfinite().all()
+
+
 @pytest.mark.parametrize("wu", EXTREME_WU)
 @pytest.mark.parametrize("w_norm", [1e-8, 1e-3, 1.0, 50.0])
 @pytest.mark.parametrize("bias", [0.0, 0.3, -4.0, 20.0, 400.0])

@@ -8,6 +8,7 @@ from torch.func import jacrev, vmap
 
 from autoencoders.losses import (
     Likelihood,
+    active_units,
     bernoulli_nll,
     gaussian_kl_per_dim,
     gaussian_nll,
@@ -113,7 +114,23 @@ def test_losses_are_those_of_one_reparameterized_draw(kind: Kind) -> None:
     assert net.log_sigma is not None
     torch.testing.assert_close(losses.kl, kl)
     torch.testing.assert_close(losses.reconstruction, gaussian_nll(x, net.decoder(z), net.log_sigma))
-    torch.testing.assert_close(losses.kl_per_dim, gaussian_kl_per_dim(q.mu, q.logvar))
+    if kind == "vae":
+        torch.testing.assert_close(losses.kl_per_dim, gaussian_kl_per_dim(q.mu, q.logvar))
+    else:
+        assert losses.kl_per_dim is None, "a flow mixes the dimensions"
+    torch.testing.assert_close(losses.latent, net.encode(x))
+    assert not losses.latent.requires_grad
+
+
+def test_a_flow_alone_can_carry_the_image() -> None:
+    """The base is the same for every image, the flow is not: the latent is active though its base's mean is not."""
+    net = model("planar-vae").eval()
+    torch.nn.init.zeros_(net.mu_head.weight)
+    assert net.flow is not None
+    torch.nn.init.normal_(net.flow.parameters_of.weight, std=3.0)
+    losses = net.losses(images())
+    assert active_units(net.posterior(images()).mu) == 0
+    assert active_units(losses.latent) > 0
 
 
 def test_ae_decodes_its_latent_without_noise() -> None:

@@ -230,7 +230,7 @@ def test_validation_curves_add_up(straight: Run) -> None:
     rows = curves(straight)
     total = rows["val_reconstruction"] + rows["val_kl"]
     np.testing.assert_allclose(rows["val_loss"], total, rtol=1e-5)
-    assert [name for name in rows if name.startswith("kl_dim_")] == [f"kl_dim_{d:02d}" for d in range(4)]
+    assert not [name for name in rows if name.startswith("kl_dim_")], "a flow mixes the dimensions"
     assert rows["active_units"].between(0, 4).all()
     best = torch.load(straight.path / "best.ckpt", weights_only=True)
     assert best["epoch"] == int(rows["val_loss"].argmin())

@@ -219,6 +219,8 @@ def test_a_sound_training_is_silent(particles: ParticleSet, common: RunSettings)
     last = pd.read_csv(run.path / "metrics.csv").iloc[-1]
     assert seen["active_units"] == last["active_units"] == 4
     assert seen["kl"] == pytest.approx(last["val_kl"], rel=0.25), "of other crops"
+    assert last[[f"kl_dim_{d:02d}" for d in range(4)]].sum() == pytest.approx(last["val_kl"], rel=1e-5)
+    assert "kl_dim_04" not in last
     assert 0 < seen["start_kl_mean"] <= seen["start_kl_max"]
     assert seen["variance"] < seen["eigenvalue"]
     assert 0.3 < seen["redrawn_worse_labeled"] < 0.7

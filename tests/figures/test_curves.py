@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ def metrics(epochs: int, kind: str) -> pd.DataFrame:
     if kind == "classifier":
         return frame.assign(train_accuracy=1 - fall / 2, val_accuracy=1 - fall / 2, seconds=1.0)
     frame = frame.assign(train_reconstruction=fall, val_reconstruction=fall, train_kl=0.0, val_kl=0.0, active_units=3.0)
-    if kind == "vae":
-        dims = {f"kl_dim_{d:02d}": fall * d for d in range(12)}
+    if kind in ("vae", "planar-vae"):
+        dims = {f"kl_dim_{d:02d}": fall * d for d in range(12)} if kind == "vae" else {}
         frame = frame.assign(train_kl=fall, val_kl=fall, kl_weight=1 - fall, **dims)
     return frame
 
@@ -27,6 +28,7 @@ def metrics(epochs: int, kind: str) -> pd.DataFrame:
         ("classifier", ["Loss", "Accuracy"]),
         ("ae", ["Loss", "Active units"]),
         ("vae", ["Loss", "KL divergence and its weight", "KL per latent dimension", "Active units"]),
+        ("planar-vae", ["Loss", "KL divergence and its weight", "Active units"]),
     ],
 )
 @pytest.mark.parametrize("epochs", [1, 5])
@@ -38,7 +40,7 @@ def test_each_kind_has_its_panels_even_after_one_epoch(
     frame.to_csv(tmp_path / "metrics.csv", index=False)
     width, height = Image.open(draw_curves(tmp_path / "metrics.csv", tmp_path / "c.png", "t")).size
     assert width == 44 + 74 + 2 * (700 + 150) - 20
-    assert height == 44 + 48 + 34 + (len(panels) // 2) * (400 + 168) - 12
+    assert height == 44 + 48 + 34 + math.ceil(len(panels) / 2) * (400 + 168) - 12
 
 
 def test_dimensions_are_in_the_latents_order() -> None:
