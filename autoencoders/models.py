@@ -39,7 +39,7 @@ class Posterior:
 
 @dataclass(frozen=True)
 class Losses:
-    """Per image, in nats: `reconstruction` (B,), `kl` (B,), `kl_per_dim` (B, D); and the `latent` of `encode` (B, D)."""
+    """Per image, in nats: `reconstruction` (B,), `kl` (B,), `kl_per_dim` (B, D); `latent` of `encode` (B, D)."""
 
     reconstruction: torch.Tensor
     kl: torch.Tensor

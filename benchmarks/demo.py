@@ -50,7 +50,9 @@ def main(settings: Settings) -> None:
     """Run, then print a Markdown table."""
     rows = [_one(seed, settings) for seed in settings.seeds]
     columns = list(rows[0])
-    mean, spread = ({name: float(of([row[name] for row in rows])) for name in columns} for of in (np.mean, np.std))
+    of_seeds = np.array([[row[name] for name in columns] for row in rows])
+    spread = of_seeds.std(axis=0, ddof=1) if len(rows) > 1 else np.zeros(len(columns))
+    mean, spread = (dict(zip(columns, values, strict=True)) for values in (of_seeds.mean(axis=0), spread))
     print(f"\n{machine()}\n\n| seed | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}")
     for seed, row in zip([*map(str, settings.seeds), "mean", "std"], [*rows, mean, spread], strict=True):
         print(f"| {seed} | {' | '.join(f'{row[name]:.3f}' for name in columns)} |")

@@ -27,6 +27,8 @@ def compare_repeats(counts: Counts, level: float = 0.05, seed: int = 0) -> pd.Da
     classes), counting the observed one (Davison & Hinkley 1997, eq. 4.11). p_holm is corrected over all tests of the
     table (Holm 1979), so that `level` bounds the chance of even one false alarm among them.
 
+    A repeat in which nothing at all was found has no row in any table, and is not seen here.
+
     A section is tested if its depth is known (otherwise nothing says that the water was the same) and its repeats are
     numbered, each number once. Counting is all that is tested: of millions of
     particles a difference of no consequence is significant, therefore `effect` says how large it is.

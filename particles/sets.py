@@ -35,7 +35,8 @@ class DataSettings:
     core: str | None = None
     """Another set to search for outliers; its labels, if any, are not used."""
     held_out: tuple[str, ...] = ()
-    """Classes kept out of the labeled set and put into the core: the honest test."""
+    """Classes kept out of the labeled set: what the core has of them, or else their test particles put into it, is what
+    the search should find."""
     extra_labels: Path | None = None
     """CSV of marks from the explorer: particles of the core that have a label there become labeled ones."""
     use_labels: bool = True
@@ -304,7 +305,7 @@ def _run_fingerprint(settings: DataSettings, infos: list[dict[str, Any]], marks:
     """Runs fit together only if they saw the same pixels in the same roles."""
     parts = [info["fingerprint"] for info in infos]
     if settings.held_out:
-        parts.append("without:" + ",".join(sorted(settings.held_out)))
+        parts.append("held out:" + ",".join(sorted(settings.held_out)))
     if marks is not None:
         parts.append("labels:" + marks_digest(marks))
     if not settings.use_labels:
