@@ -49,7 +49,7 @@ def write_pictures(
         folder: of the run.
         model: trained.
         particles: the set.
-        val: (M,) store positions of the validation split.
+        val: (M,) store positions of the validation split, or of what stands in for it.
         index: the latents' index, `particle_id` and `reconstruction` in nats.
     """
     shown = np.sort(np.random.default_rng(0).permutation(val)[:SHOWN])

@@ -100,7 +100,7 @@ def train_autoencoder(
         if not np.isfinite(latents.z).all():
             raise UserError(f"{kind}: training diverged, there are no latents; give a lower --lr than {how.fit.lr:g}")
         latents.write(run.path)
-        write_pictures(run.path, model.net, particles, val, latents.index)
+        write_pictures(run.path, model.net, particles, val if len(val) else train, latents.index)
         write_json(run.path / "metrics.json", {"n_train": len(train), "n_val": len(val)})
     return run
 

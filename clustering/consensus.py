@@ -21,6 +21,8 @@ WORDS = {
 }
 """What a score says, in a reader's words."""
 
+NOTHING = "nothing unusual"
+
 LATENT_WEIGHT = {"classifier": 1.0, "scalars": 1.0, "ae": 0.02, "vae": 0.02, "planar-vae": 0.02}
 SCORE_WEIGHT = {
     "knn": 1.0,
@@ -36,6 +38,8 @@ SCORE_WEIGHT = {
 """How much a view and a score count in the consensus, by what they found on synthetic cores of seeds that no result is
 reported on (docs/architecture.md, "The consensus"). A score that is not here (GLOSH, of the map and so of the core
 alone) is shown, but does not count."""
+UNUSUAL = 0.9
+"""Rarity from which a score is a reason: the strangest tenth."""
 ONLY_OF = {"cosine": ("ae", "vae", "planar-vae")}
 """Latents of which alone a score counts; of the others it is shown."""
 
@@ -139,7 +143,9 @@ def ranks(score: np.ndarray) -> np.ndarray:
 
 
 def reasons(columns: Sequence[str], rarities: np.ndarray, shares: np.ndarray, most: int = 3) -> str:
-    """The scores that put a particle where it is, the largest contribution first, in plain words.
+    """The scores by which a particle is unusual, the largest contribution first, in plain words.
+
+    What no score finds unusual has a rank too, but no reason for it: `nothing unusual`.
 
     Args:
         columns: `<latent>.<score>` names, one a score.
@@ -147,9 +153,9 @@ def reasons(columns: Sequence[str], rarities: np.ndarray, shares: np.ndarray, mo
         shares: (scores,) what each score contributes to the consensus.
         most: how many reasons.
     """
-    strongest = np.argsort(-shares, kind="stable")[:most]
+    strongest = [i for i in np.argsort(-shares, kind="stable") if rarities[i] >= UNUSUAL][:most]
     named = ((*columns[i].split("."), rarities[i]) for i in strongest)
-    return "; ".join(f"{WORDS[score]} ({latent}, {_top(value)})" for latent, score, value in named)
+    return "; ".join(f"{WORDS[score]} ({latent}, {_top(value)})" for latent, score, value in named) or NOTHING
 
 
 def _top(value: float) -> str:

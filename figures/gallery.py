@@ -38,7 +38,8 @@ def main(settings: Redraw) -> None:
 def outlier_sheet(particles: ParticleSet, ranked: pd.DataFrame, folder: Path, latents: int = 0) -> Path:
     """Draw the strangest particles of a consensus of so many latents into `folder`/outliers.png."""
     judged = ranked.merge(particles.table[["particle_id", "is_outlier"]], on="particle_id")
-    subtitle = f"{len(ranked):,} particles ranked; all latents and scores together"
+    together = f"{latents} latents and all scores together" if latents > 1 else "one latent, its scores together"
+    subtitle = f"{len(ranked):,} particles ranked; {together}"
     if judged["is_outlier"].fillna(False).any():
         n = int(judged["is_outlier"].sum())
         found = int(judged.nsmallest(n, "rank")["is_outlier"].sum())

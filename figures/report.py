@@ -22,7 +22,7 @@ from figures.report_facts import (
     training_table,
     version_table,
 )
-from figures.report_list import further_discoveries, strangest
+from figures.report_list import further_discoveries, least_p, strangest
 from figures.report_pictures import Picture, embedded
 from figures.report_results import Results, results_of
 from figures.report_text import DASH
@@ -110,6 +110,7 @@ def rendered(
         name=results.particles.name, run=results.consensus.name, made=str(info.get("finished", info["started"]))[:16],
         commit=info["commit"], n=len(ranked), top=shown, further=further_discoveries(results),
         discoveries=int(ranked["discovery"].sum()), calibrated=bool(ranked["p_value"].notna().any()),
+        least_p=least_p(results),
         true_outliers=int(results.truth.fillna(False).sum()), truth_known=bool(results.truth.notna().any()),
         found_in_top=sum(found.outlier for found in shown),
         quality=quality_table(results, seed), doubts=doubts_of(results), data=data_tables(results),

@@ -56,7 +56,7 @@ CHECKS = (
     Check("Held-back labels", ranking.held_back, "Label more of each class; give the core with --core."),
     Check("Likeness of labeled set and core", ranking.unusual,
           "The labeled set is unlike this core's bulk (optics, dust): read p-values and discoveries with care."),
-    Check("Resolution of the p-values", ranking.coarse, "Keep more labels from the models, or read from the top."),
+    Check("Resolution of the p-values", ranking.coarse, "Label more (a fifth is held back), or read from the top."),
     Check("False discoveries", ranking.false, "Look at the labeled set: its particles are more uniform."),
     Check("Truth", ranking.truth, "Try --held-out CLASS on your own labels: it asks who finds a hidden class again."),
     Check("Repetition with other seeds", ranking.seeds,

@@ -9,7 +9,7 @@ from figures.cards import scale_bar
 from figures.particle_cards import found_text, known_text
 from figures.report_pictures import crop_uri
 from figures.report_results import Results
-from figures.report_text import p_text, percent, place, size
+from figures.report_text import listed, p_text, percent, place, size
 
 TOP = 20
 MOST_CROPS = 120
@@ -52,6 +52,17 @@ def further_discoveries(results: Results, most: int = MOST_CROPS) -> list[Found]
     """Discoveries below the first twenty."""
     beyond = results.ranked.iloc[TOP:]
     return _found(results, beyond[beyond["discovery"].to_numpy(dtype=bool)].head(most))
+
+
+def least_p(results: Results) -> str:
+    """`0.0005 for camp, 0.0095 for dust`: p of those than which no known particle is as strange, by predicted class."""
+    ranked = results.ranked
+    first = ranked[(ranked["known_as_strange"] == 0).fillna(False).to_numpy(dtype=bool)]
+    if results.predicted.empty:
+        return p_text(first["p_value"].iloc[0]) if len(first) else ""
+    classes = results.predicted["predicted"].reindex(first["particle_id"]).to_numpy(dtype=object)
+    least = first["p_value"].groupby(classes).first().sort_values(kind="stable")
+    return listed([f"{p_text(p)} for {name}" for name, p in least.items()])
 
 
 def _found(results: Results, ranked: pd.DataFrame) -> list[Found]:

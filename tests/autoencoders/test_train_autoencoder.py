@@ -76,6 +76,18 @@ def test_the_same_seed_gives_the_same_bytes(straight: Run, particles: ParticleSe
     assert_same_results(straight, train("planar-vae", particles, common))
 
 
+def test_where_nothing_falls_into_the_validation_split_what_was_learned_is_drawn(
+    particles: ParticleSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = particles.table.assign(split=particles.table["split"].replace("val", "train"))
+    small = ParticleSet(**(vars(particles) | {"table": rows}))
+    run = train("vae", small, RunSettings(work_dir=tmp_path), replace(HOW, from_scratch=True))
+    assert "judges itself" in capsys.readouterr().out
+    drawn = read_json(run.path / "reconstructions.json")
+    assert set(drawn) <= set(rows.loc[rows["split"] == "train", "particle_id"])
+    assert len(drawn) == len(set(drawn)) == 24
+
+
 def test_a_killed_run_resumes_and_ends_where_an_unbroken_one_does(
     straight: Run, particles: ParticleSet, common: RunSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

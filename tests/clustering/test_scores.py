@@ -343,12 +343,19 @@ def test_what_is_rare_by_all_scores_comes_before_what_is_rarer_by_one_alone() ->
 
 def test_reasons_name_the_largest_contributions_in_words() -> None:
     columns = ["vae.knn", "planar-vae.neg_elbo", "ae.reconstruction", "scalars.mahalanobis"]
-    rarities, shares = np.array([0.5, 0.999, 0.97, 0.85]), np.array([0.1, 0.02, 0.05, 0.3])
+    rarities, shares = np.array([0.91, 0.999, 0.97, 0.95]), np.array([0.1, 0.02, 0.05, 0.3])
     text = reasons(columns, rarities, shares, most=2)
-    assert text == "far from every known class (scalars, top 15 %); far from its nearest neighbors (vae, top 50 %)"
+    assert text == "far from every known class (scalars, top 5 %); far from its nearest neighbors (vae, top 9 %)"
     assert reasons(columns, rarities, shares) == text + "; badly reconstructed (ae, top 3 %)"
     assert reasons(columns, rarities, shares, most=9).endswith("; improbable (planar-vae, top 0.1 %)")
-    assert reasons(["vae.kl"], np.array([0.6]), np.array([0.0])) == "costly to encode (vae, top 40 %)"
+
+
+def test_what_no_score_finds_unusual_has_no_reason() -> None:
+    columns, shares = ["vae.kl", "vae.knn"], np.array([0.3, 0.1])
+    assert reasons(columns, np.array([0.89, 0.5]), shares) == "nothing unusual"
+    assert reasons(columns, np.array([0.89, 0.9]), shares) == "far from its nearest neighbors (vae, top 10 %)"
+    alike = pd.DataFrame({"particle_id": ["a", "b", "c"], "knn": 1.0})
+    assert consensus({"vae": alike})["reasons"].tolist() == ["nothing unusual"] * 3
 
 
 def test_reasons_of_the_consensus_go_by_weighted_surprise() -> None:
@@ -358,10 +365,10 @@ def test_reasons_of_the_consensus_go_by_weighted_surprise() -> None:
         columns = [name for name in result.columns if "." in name]
         weights = [LATENT_WEIGHT[c.split(".")[0]] * SCORE_WEIGHT[c.split(".")[1]] for c in columns]
         parts = {c: w * NormalDist().inv_cdf(row[c]) for c, w in zip(columns, weights, strict=True)}
-        first = max(parts, key=lambda c: parts[c])
-        latent, score = first.split(".")
-        assert row["reasons"].startswith(f"{WORDS[score]} ({latent}, top ")
-        assert row["reasons"].count(";") == 2
+        expected = [c for c in sorted(parts, key=lambda c: -parts[c]) if row[c] >= 0.9][:3]
+        said = [f"{WORDS[score]} ({latent}, top " for latent, score in (c.split(".") for c in expected)]
+        found = row["reasons"].split("; ")
+        assert all(reason.startswith(start) for reason, start in zip(found, said or ["nothing"], strict=True))
 
 
 def test_reasons_of_a_planted_particle_name_its_score() -> None:

@@ -22,7 +22,7 @@ from figures.report_checks_ranking import model_seeds
 from figures.report_doubts import CHECKS, doubts_of
 from figures.report_facts import differences, quality_table
 from figures.report_intervals import Ranking, estimates, replicates
-from figures.report_list import further_discoveries, strangest
+from figures.report_list import further_discoveries, least_p, strangest
 from figures.report_pictures import embedded
 from figures.report_results import Results, participation, results_of
 from figures.report_text import duration, listed, percent, place, size, table
@@ -138,6 +138,17 @@ def test_crops_are_those_of_the_ranking(planted: Planted, results: Results) -> N
     assert (found[0].p_value, found[0].as_strange) == ("0.042", "0 known as strange")
     assert found[0].predicted == "dust (75 %)"
     assert found[1].reasons[1] == "improbable (vae, top 1 %)"
+
+
+def test_the_least_p_of_each_class_is_said(tmp_path: Path) -> None:
+    planted = plant(tmp_path)
+    rewritten(planted.consensus, p_value=[0.00051] * 6 + [0.0095] * 18, known_as_strange=pd.array([0] * 24, "Int64"))
+    results = results_of(planted.particles, planted.consensus)
+    results.predicted.loc[results.ranked.loc[results.ranked["p_value"] < 0.001, "particle_id"], "predicted"] = EVIL
+    assert least_p(results) == f"0.00051 for {EVIL}, 0.0095 for dust"
+    assert "which is 0.00051 for &lt;" in rendered(results)
+    rewritten(planted.consensus, known_as_strange=pd.array([None] * 12 + [3] * 12, "Int64"))
+    assert least_p(results_of(planted.particles, planted.consensus)) == ""
 
 
 def test_discoveries_after_the_twentieth_have_their_own_list(tmp_path: Path) -> None:
