@@ -255,6 +255,7 @@ def _searched(rows: pd.DataFrame, n_data: int, pixels: PixelStore, say: Callable
     """The rows of --data, then those of --core without labels and without particles that --data has too."""
     of_core = np.arange(len(rows)) >= n_data
     rows = rows.assign(role=rows["role"].mask(of_core, "core"), label=rows["label"].mask(of_core))
+    rows = rows.assign(split=rows["split"].mask(of_core))  # one that its source prescribes is of its labels
     if not rows.loc[of_core, "truth"].isin(rows["label"].dropna()).any():
         rows = rows.assign(truth=rows["truth"].mask(of_core))  # names of folders, not of classes
     again = of_core & rows["particle_id"].duplicated().to_numpy()

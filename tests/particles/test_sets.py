@@ -188,7 +188,7 @@ def test_scalars_measured_in_different_ways_are_not_compared(tiny_set: TinySet, 
 
 
 def test_folders_that_are_no_classes_are_no_truth(tiny_set: TinySet) -> None:
-    both = opened(tiny_set("known", {"ash": 8}), tiny_set("core", {"QCY_1_2_3": 6}))
+    both = opened(tiny_set("known", {"ash": 8}), tiny_set("core", {"bag12": 6}))
     searched = both.table[both.table["role"] == "core"]
     assert searched["is_outlier"].isna().all()
     assert searched["truth"].isna().all()
