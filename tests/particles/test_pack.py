@@ -227,7 +227,7 @@ def fingerprint(folder: Path, source: Made) -> str:
     return str(read_json(folder / "set.json")["fingerprint"])
 
 
-def test_the_fingerprint_is_of_ids_labels_and_pixels(tmp_path: Path) -> None:
+def test_the_fingerprint_is_of_ids_labels_splits_and_pixels(tmp_path: Path) -> None:
     class Dot(Made):
         def read(self, row: Any) -> np.ndarray:
             crop = super().read(row)
@@ -238,9 +238,19 @@ def test_the_fingerprint_is_of_ids_labels_and_pixels(tmp_path: Path) -> None:
         def rows(self) -> pd.DataFrame:
             return super().rows().replace({"label": {"kind1": "kind2"}})
 
+    @dataclass(frozen=True)
+    class Divided(Made):
+        tests: int = 0
+
+        def rows(self) -> pd.DataFrame:
+            split = np.where(np.arange(self.n) < self.tests, "test", "train")
+            return super().rows().assign(split=split)
+
     made = fingerprint(tmp_path / "a", Made())
     assert fingerprint(tmp_path / "b", Made(version=1)) == made, "the same data from elsewhere is the same data"
     assert len({made, fingerprint(tmp_path / "c", Dot()), fingerprint(tmp_path / "d", Renamed())}) == 3
+    divided = {fingerprint(tmp_path / f"of {n}", Divided(version=n, tests=n)) for n in (5, 6)}
+    assert len({made, *divided}) == 3, "what may be learned from has changed"
 
 
 def test_nothing_is_left_over(tmp_path: Path, small_parts: None) -> None:
