@@ -294,6 +294,9 @@ def _searched(rows: pd.DataFrame, n_data: int, pixels: PixelStore, say: Callable
     again = of_core & rows["particle_id"].duplicated().to_numpy()
     if again.any():
         _refuse_namesakes(rows[rows["particle_id"].isin(rows.loc[again, "particle_id"])], pixels)
+        if again.sum() == of_core.sum():  # or the test split of --data would be searched in its place, unasked
+            raise UserError(f"--core: all of its {again.sum()} particles are in --data too, nothing is left to search; "
+                            "take them out of --data, or leave --core away to search --data alone")  # fmt: skip
         say(f"{again.sum()} particles of --core are in --data too: they are left out of the core")
     return rows[~again].reset_index(drop=True)
 

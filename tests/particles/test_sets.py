@@ -155,6 +155,14 @@ def test_a_particle_of_both_sets_is_learned_from_and_not_searched(tiny_set: Tiny
         np.testing.assert_array_equal(both.pixels[[row.position]], alone.pixels[[place]])
 
 
+def test_a_core_of_nothing_new_is_refused(tiny_set: TinySet, tmp_path: Path) -> None:
+    known = tiny_set("known", {"ash": 8, "dust": 8})
+    with pytest.raises(
+        UserError, match=r"^--core: all of its 8 particles are in --data too, nothing is left to search"
+    ):
+        opened(known, shutil.copytree(known / "ash", tmp_path / "again"))
+
+
 def test_a_core_has_no_splits_of_its_own(tiny_set: TinySet) -> None:
     core = tiny_set("core", {"odd": 40, "ash": 40})
     for split, name in (("train", "odd"), ("test", "ash")):
@@ -198,7 +206,8 @@ def test_crops_of_one_name_and_one_size_are_told_apart_by_their_pixels(
     monkeypatch.setattr(sets, "_COMPARED_AT_ONCE", 3)
     known = tiny_set("known", {"ash": 8})
     shutil.copytree(known / "ash", tmp_path / "again")
-    opened(known, tmp_path / "again")
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "again" / "new.png")
+    assert len(opened(known, tmp_path / "again").table) == 9
     changed = tmp_path / "again" / "known_ash_6.png"
     crop = np.array(Image.open(changed))
     crop[len(crop) // 2] ^= 128
