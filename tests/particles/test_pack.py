@@ -281,6 +281,33 @@ def test_the_command_packs_a_folder_for_later(tmp_path: Path, capsys: pytest.Cap
     np.testing.assert_array_equal(packed.pixels[[2]][0][top : top + crop.shape[0], 1:10], crop)
 
 
+@pytest.mark.parametrize(
+    ("given", "flag", "way_out"),
+    [
+        ({"core": "other"}, "--core", "pack it by itself"),
+        ({"held_out": ("dust",)}, "--held-out", "give it to the training"),
+        ({"extra_labels": Path("m.csv")}, "--extra-labels", "give it to the training"),
+        ({"use_labels": False}, "--no-use-labels", "give it to the training"),
+    ],
+)
+def test_the_command_refuses_what_no_packed_set_holds(
+    given: dict[str, Any], flag: str, way_out: str, tmp_path: Path
+) -> None:
+    (tmp_path / "lake").mkdir()
+    data = DataSettings(data=str(tmp_path / "lake"), **given)
+    with pytest.raises(UserError, match=f"^{flag}: packing takes one set as it is; {way_out}"):
+        command.main(command.Settings(out=tmp_path / "packed", data=data))
+    assert not (tmp_path / "packed").exists()
+
+
+def test_the_command_says_what_it_took_for_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("camp", "bag12"):
+        (tmp_path / "lake" / name).mkdir(parents=True)
+        Image.fromarray(Made().read(Made().rows().iloc[4])).save(tmp_path / "lake" / name / f"{name}.png")
+    command.main(command.Settings(tmp_path / "packed", DataSettings(str(tmp_path / "lake"), pack=QUICK)))
+    assert capsys.readouterr().out.splitlines()[-2].startswith("labels from subfolders: bag12, camp; --no-use-labels")
+
+
 def test_pillow_agrees_with_the_store(tmp_path: Path) -> None:
     """A packed crop is what Pillow's own bilinear resize makes of it."""
     pack(Made(n=1), tmp_path, PackSettings(size=18, scalars=False), silent)
