@@ -58,7 +58,8 @@ def main(settings: Settings) -> Run:
     if settings.data.extra_labels:
         raise UserError("--extra-labels: marks are for a training to learn from, not a classification; leave it away")
     model = find(settings.model, settings.common.work, "best.ckpt", fingerprint=None)
-    folder = packed_folder(settings.data.core or settings.data.data, settings.data, settings.common, print)
+    data, flag = (settings.data.core, "--core") if settings.data.core else (settings.data.data, "--data")
+    folder = packed_folder(data, settings.data, settings.common, print, flag)
     with started(KIND, settings, settings.common, _identity(folder), [model]) as run:
         run.record(precision=resolve_precision(settings.precision))
         return _classified(run, model, folder, settings)

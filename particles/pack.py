@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from particles.packing import pack
-from particles.sets import DataSettings, find_source
+from particles.sets import DataSettings, find_source, folder_labels
+from provenance.errors import UserError
 from provenance.run import RunSettings
-from provenance.settings import entry
+from provenance.settings import changed_flags, entry
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,25 @@ class Settings:
     """Seed and folders."""
 
 
+_LATER = "give it to the training and the search, beside --data DIR"
+_BELONGS = {
+    "--core": "pack it by itself, then give both folders to the search, --data DIR --core OTHER",
+    "--held-out": _LATER,
+    "--extra-labels": _LATER,
+    "--no-use-labels": _LATER,
+}
+"""Flags of who plays what, which a packed set does not hold -> where they belong."""
+
+
 def main(settings: Settings) -> None:
     """Pack a source of particles once, to use it many times with --data DIR."""
+    for flag in changed_flags(settings.data):
+        if flag in _BELONGS:
+            raise UserError(f"{flag}: packing takes one set as it is; {_BELONGS[flag]}")
     source = find_source(settings.data.data, settings.data, settings.common.seed)
     pack(source, settings.out, settings.data.pack, say=print)
+    if line := folder_labels(settings.out):
+        print(line)
     print(settings.out)
 
 

@@ -210,10 +210,12 @@ def _joined_rejected(folder: Path, parts: int) -> int:
 
 
 def _fingerprint(folder: Path, shards: int) -> str:
-    """Digest of ids, labels and pixels: what a model can see of the set."""
+    """Digest of ids, labels, prescribed splits and pixels: what a model can see of the set, and which part of it."""
     digest = hashlib.blake2b(digest_size=8)
     for number in range(shards):
-        part = pd.read_parquet(_part_path(folder, number), columns=["particle_id", "label", "role"])
+        part = pd.read_parquet(_part_path(folder, number), columns=["particle_id", "label", "role", "split"])
+        if part["split"].isna().all():  # as before there were any, so that finished runs still know their data
+            part = part.drop(columns="split")
         digest.update(part.to_csv(index=False, header=number == 0).encode())
     for number in range(shards):
         with _shard_path(folder, number).open("rb") as file:

@@ -121,7 +121,7 @@ def open_set(settings: DataSettings, common: RunSettings, say: Callable[[str], N
     """
     folders = [packed_folder(settings.data, settings, common, say)]
     if settings.core:
-        folders.append(packed_folder(settings.core, settings, common, say))
+        folders.append(packed_folder(settings.core, settings, common, say, "--core"))
     infos = [read_json(folder / "set.json") for folder in folders]
     if settings.core:
         _refuse_mixture(*infos)
@@ -175,7 +175,9 @@ def refuse_other_squares(model: str, learned: Mapping[str, Any], given: Mapping[
             )
 
 
-def packed_folder(data: str, settings: DataSettings, common: RunSettings, say: Callable[[str], None]) -> Path:
+def packed_folder(
+    data: str, settings: DataSettings, common: RunSettings, say: Callable[[str], None], flag: str = "--data"
+) -> Path:
     """The folder of a packed set: the given one, or one packed now or before from a source.
 
     Args:
@@ -183,6 +185,7 @@ def packed_folder(data: str, settings: DataSettings, common: RunSettings, say: C
         settings: how to find and pack it.
         common: seed and work folder.
         say: takes one-line messages.
+        flag: where the user gave it, for errors; the labels of `--core` are not used.
 
     Raises:
         UserError: nothing there, or nothing usable.
@@ -190,12 +193,33 @@ def packed_folder(data: str, settings: DataSettings, common: RunSettings, say: C
     path = Path(data).expanduser()
     if data not in NAMED and (path / "set.json").is_file():
         say(f"data: {path} is a packed set; size, fit and corrections are those it was packed with")
-        return path.resolve()
-    source = find_source(data, settings, common.seed, say)
-    folder = common.work / "packed" / f"{source.name}-{pack_key(source, settings.pack)}"
-    if not (folder / "set.json").exists():
-        pack(source, folder, settings.pack, say)
+        folder = path.resolve()
+    else:
+        source = find_source(data, settings, common.seed, say, flag)
+        folder = common.work / "packed" / f"{source.name}-{pack_key(source, settings.pack)}"
+        if not (folder / "set.json").exists():
+            pack(source, folder, settings.pack, say)
+    if settings.use_labels and flag == "--data" and (line := folder_labels(folder)):
+        say(line)
     return folder
+
+
+_LABELS_SAID = 8
+"""More names than these make no line that is read."""
+
+
+def folder_labels(folder: Path) -> str | None:
+    """One line that names the labels of a packed set if they were names of subfolders; None of other sets.
+
+    Nothing but a reader tells a class from a sample, and a core sorted by samples would be learned from as labels.
+    """
+    if read_json(folder / "set.json").get("source", {}).get("kind") != "folder":
+        return None
+    names = sorted(read_parquet(folder / "table.parquet", ["label"])["label"].dropna().unique())
+    if not names:
+        return None
+    more = f" and {len(names) - _LABELS_SAID} more" if len(names) > _LABELS_SAID else ""
+    return f"labels from subfolders: {', '.join(names[:_LABELS_SAID])}{more}; --no-use-labels if these are samples"
 
 
 NAMED: dict[str, Callable[[DataSettings, int], Source]] = {
@@ -212,14 +236,23 @@ DETECTED: tuple[tuple[Callable[[Path], bool], str, Callable[[DataSettings, Path]
 """What a folder may be, asked in this order."""
 
 
-def find_source(data: str, settings: DataSettings, seed: int, say: Callable[[str], None] = print) -> Source:
+def find_source(
+    data: str, settings: DataSettings, seed: int, say: Callable[[str], None] = print, flag: str = "--data"
+) -> Source:
     """What `--data` means: a built-in name, else a path as given, else a folder below the data root.
+
+    Args:
+        data: the name or path.
+        settings: where the data root is, and what a source needs to know.
+        seed: of the synthetic set.
+        say: takes one line, what the path was taken for.
+        flag: where the user gave it, for errors.
 
     Raises:
         UserError: it is neither, or its settings contradict each other.
     """
     if not data:
-        raise UserError(f"--data is empty: give a path, or one of {', '.join(NAMED)}")
+        raise UserError(f"{flag} is empty: give a path, or one of {', '.join(NAMED)}")
     if data in NAMED:
         try:
             return NAMED[data](settings, seed)
@@ -230,7 +263,7 @@ def find_source(data: str, settings: DataSettings, seed: int, say: Callable[[str
             what, make = next((what, make) for fits, what, make in DETECTED if fits(path))
             say(f"data: {path} {what}")
             return make(settings, path.resolve())
-    raise UserError(f"--data {data}: no such folder; built in are {', '.join(NAMED)}")
+    raise UserError(f"{flag} {data}: no such folder; built in are {', '.join(NAMED)}")
 
 
 _COMPARED = {
@@ -255,11 +288,15 @@ def _searched(rows: pd.DataFrame, n_data: int, pixels: PixelStore, say: Callable
     """The rows of --data, then those of --core without labels and without particles that --data has too."""
     of_core = np.arange(len(rows)) >= n_data
     rows = rows.assign(role=rows["role"].mask(of_core, "core"), label=rows["label"].mask(of_core))
+    rows = rows.assign(split=rows["split"].mask(of_core))  # one that its source prescribes is of its labels
     if not rows.loc[of_core, "truth"].isin(rows["label"].dropna()).any():
         rows = rows.assign(truth=rows["truth"].mask(of_core))  # names of folders, not of classes
     again = of_core & rows["particle_id"].duplicated().to_numpy()
     if again.any():
         _refuse_namesakes(rows[rows["particle_id"].isin(rows.loc[again, "particle_id"])], pixels)
+        if again.sum() == of_core.sum():  # or the test split of --data would be searched in its place, unasked
+            raise UserError(f"--core: all of its {again.sum()} particles are in --data too, nothing is left to search; "
+                            "take them out of --data, or leave --core away to search --data alone")  # fmt: skip
         say(f"{again.sum()} particles of --core are in --data too: they are left out of the core")
     return rows[~again].reset_index(drop=True)
 

@@ -98,10 +98,11 @@ def _known_classes(rows: pd.DataFrame) -> list[str]:
     trained = labeled.loc[labeled["split"] == "train", "label"].value_counts()
     for name, count in counts.items():
         if count < SMALLEST_CLASS or name not in trained:  # of a handful, the hash may send none to train
-            needed = max(SMALLEST_CLASS, count + 1)
+            few = count < SMALLEST_CLASS
+            wrong = f"at least {SMALLEST_CLASS}" if few else "but none in the train split, where some"
             raise UserError(
-                f"class '{name}' has {count} particle(s), at least {needed} are needed: add crops, "
-                f"take its folder out, or leave it out with --held-out {name}"
+                f"class '{name}' has {count} particle(s), {wrong} are needed: add crops or marks of it, take its "
+                f"crops or its marks out, or leave it out with --held-out {name}"
             )
     return sorted(str(name) for name in counts.index)
 

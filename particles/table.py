@@ -86,13 +86,13 @@ def write_parquet(frame: pd.DataFrame, path: Path) -> None:
         frame.to_parquet(beside, index=False)
 
 
-def read_parquet(path: Path) -> pd.DataFrame:
-    """Read a Parquet file of this project.
+def read_parquet(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """Read a Parquet file of this project, or some columns of it.
 
     Raises:
         UserError: the file is missing or cut.
     """
     try:
-        return pd.read_parquet(path)
+        return pd.read_parquet(path, columns=columns)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as Parquet ({error}); delete its folder and run again") from error

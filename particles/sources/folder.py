@@ -1,4 +1,4 @@
-"""Any folder of crops: class subfolders become labels, crops that lie loose are an unlabeled core."""
+"""Any folder of crops: class subfolders become labels; loose crops and folders of samples are an unlabeled core."""
 
 import hashlib
 import warnings
@@ -23,13 +23,19 @@ DEPTHS = (8, 10, 12, 14)
 """Bits of cameras whose values are saved in 16-bit files; with the last, a quarter of the range is used."""
 LOOKED_AT = 256
 """Crops at most whose brightest pixel is looked at before packing, spread evenly over the set."""
+SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+"""Folders, in any case, that sort a set by what its particles are for: no classes, the classes lie in them."""
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Folder:
-    """Crops below `root`; the first folder below it names the class."""
+    """Crops below `root`; the first folder below it names the class, unless it has the name of a sample of an ice core.
+
+    Folders of `SPLITS` are passed over: `train/dust/a.png` is dust. Where both train and test hold labeled crops, they
+    are the splits of these.
+    """
 
     root: Path
     um_per_px: float | None = None
@@ -51,12 +57,13 @@ class Folder:
         """One row for each image file, in the order of the paths."""
         files = self._files()
         relative = [path.relative_to(self.root) for path in files]
+        classes, splits = _classes_and_splits(relative)
         rows = empty_rows(len(files))
         rows["particle_id"] = _ids(relative)
         rows["image"] = [path.as_posix() for path in relative]
-        classes = pd.Series([path.parts[0] if len(path.parts) > 1 else None for path in relative], dtype="string")
         rows["label"] = rows["truth"] = classes
         rows["role"] = np.where(classes.isna(), "core", "labeled")
+        rows["split"] = splits
         if self.um_per_px is not None:
             rows["um_per_px"] = self.um_per_px
         return _placed(rows, pd.Series([path.stem for path in relative], dtype="string"))
@@ -86,6 +93,7 @@ class Folder:
             digest.update(f"{path.relative_to(self.root)}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
         return {
             "kind": "folder",
+            "rules": 2,  # of what a folder's name says; by other ones the same files have other labels
             "root": str(self.root),
             "um_per_px": self.um_per_px,
             "bit_depth": self.bit_depth,
@@ -102,6 +110,18 @@ class Folder:
     def _hidden(self, path: Path) -> bool:
         """Thumbnails and the like of other programs are no particles."""
         return any(part.startswith(".") for part in path.relative_to(self.root).parts)
+
+
+def _classes_and_splits(relative: list[Path]) -> tuple[pd.Series, pd.Series]:
+    """What the folders of each crop say: (N,) class, (N,) prescribed split, missing where they say nothing."""
+    folders = [path.parts[:-1] for path in relative]
+    splits = pd.Series([SPLITS.get(parts[0].casefold()) if parts else None for parts in folders], dtype="string")
+    within = (parts[1:] if split else parts for parts, split in zip(folders, splits.notna(), strict=True))
+    classes = pd.Series([parts[0] if parts else None for parts in within], dtype="string")
+    classes = classes.mask(parse_names(classes)["core"].notna())  # a core sorted by sample is no labeled set
+    splits = splits.mask(classes.isna())  # a core has none: all of it is searched, and learned from
+    whole = {"train", "test"} <= set(splits.dropna())  # one of them alone leaves nothing to learn from, or to judge by
+    return classes, splits if whole else splits.mask(splits.notna())
 
 
 def _placed(rows: pd.DataFrame, stems: pd.Series) -> pd.DataFrame:

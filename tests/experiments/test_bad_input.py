@@ -68,6 +68,12 @@ def test_no_such_data(module: object, tmp_path: Path, monkeypatch: pytest.Monkey
     assert not (tmp_path / "work" / "runs").exists()
 
 
+def test_no_such_core(tiny_set: TinySet) -> None:
+    data = DataSettings(data=str(tiny_set("lake", {"ash": 8})), core="/nowhere", pack=QUICK)
+    with pytest.raises(UserError, match=r"^--core /nowhere: no such folder"):
+        pretrain_classifier.main(pretrain_classifier.Settings(data=data))
+
+
 def test_an_unknown_held_out_digit() -> None:
     data = DataSettings(data="digits", held_out=("banana",), pack=QUICK)
     with pytest.raises(UserError, match=r"--held-out banana: .* it has 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"):

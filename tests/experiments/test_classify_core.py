@@ -298,6 +298,11 @@ def test_what_is_for_a_training_is_refused(tmp_path: Path, work: Path, name: str
         main(settings_for(tmp_path, work, data=how))
 
 
+def test_no_such_core_is_named_by_its_flag(model: TwoBranchTraining, work: Path) -> None:
+    with pytest.raises(UserError, match=r"^--core /nowhere: no such folder"):
+        main(settings_for(Path("synthetic"), work, data=DataSettings(core="/nowhere")))
+
+
 def test_a_table_that_does_not_fit_its_pixels_is_refused(model: TwoBranchTraining, tmp_path: Path, work: Path) -> None:
     folder = packed(tmp_path / "core", shards=3)
     pq.write_table(pq.read_table(folder / "table.parquet").slice(0, 17), folder / "table.parquet")

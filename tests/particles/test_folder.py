@@ -274,6 +274,51 @@ def test_subfolders_are_classes_and_loose_crops_the_core(tmp_path: Path) -> None
     assert rows["image"].tolist() == sorted(rows["image"])
 
 
+def test_a_core_sorted_by_sample_has_no_labels(tmp_path: Path) -> None:
+    for name in (
+        "GRIP_3046_0_20_1/GRIP_3046_0_20_1_7.png", "grip_3306_20_40_2/deep/x.png", "QCY_27_3_2_fc80_20x/y.png",
+        "GRIP_3046/GRIP_3046_0_20_1_8.png", "dust/GRIP_3303_40_55_1/z.png",
+    ):  # fmt: skip
+        crop(tmp_path / name)
+    rows = validated(Folder(tmp_path).rows(), "lake").set_index("particle_id")
+    labels = rows["label"].dropna().to_dict()
+    assert labels == {"z": "dust", "GRIP_3046_0_20_1_8": "GRIP_3046"}, "that one is no name of a sample"
+    assert rows["truth"].dropna().to_dict() == labels
+    assert (rows["role"] == "core").tolist() == rows["label"].isna().tolist()
+    of_name = rows.loc["GRIP_3046_0_20_1_7", ["core", "bag", "top_cm", "bottom_cm", "repeat"]]
+    assert of_name.tolist() == ["GRIP", 3046, 0.0, 20.0, 1]
+    assert rows.loc["x", ["core", "bag", "top_cm", "bottom_cm", "repeat"]].isna().all()
+
+
+def test_folders_of_splits_are_no_classes_but_prescribe_the_splits(tmp_path: Path) -> None:
+    for name in ("Train/dust/1.png", "Train/camp/2.png", "TEST/dust/1.png", "Validation/dust/4.png", "val/camp/5.png",
+                 "grim/6.png", "TEST/7.png", "Train/GRIP_3046_0_20_1/8.png", "train.png"):  # fmt: skip
+        crop(tmp_path / name)
+    rows = validated(Folder(tmp_path).rows(), "lake")
+    rows[["label", "split"]] = rows[["label", "split"]].fillna("")
+    assert {row.image: (row.label, row.split, row.role) for row in rows.itertuples()} == {
+        "Train/dust/1.png": ("dust", "train", "labeled"),
+        "Train/camp/2.png": ("camp", "train", "labeled"),
+        "TEST/dust/1.png": ("dust", "test", "labeled"),
+        "Validation/dust/4.png": ("dust", "val", "labeled"),
+        "val/camp/5.png": ("camp", "val", "labeled"),
+        "grim/6.png": ("grim", "", "labeled"),
+        "TEST/7.png": ("", "", "core"),
+        "Train/GRIP_3046_0_20_1/8.png": ("", "", "core"),
+        "train.png": ("", "", "core"),
+    }
+
+
+@pytest.mark.parametrize("folders", [("train", "val"), ("test",), ("train",)])
+def test_a_split_without_its_counterpart_prescribes_nothing(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    for name in folders:
+        crop(tmp_path / name / "dust" / f"{name}.png")
+    crop(tmp_path / "test" / "loose.png")
+    rows = Folder(tmp_path).rows()
+    assert rows["split"].isna().all()
+    assert rows["label"].dropna().tolist() == ["dust"] * len(folders)
+
+
 def test_non_ascii_names_are_packed(tmp_path: Path) -> None:
     crop(tmp_path / "Ísjaki" / "Grímsvötn" / "Öræfa µ 1.png")
     pack(Folder(tmp_path / "Ísjaki"), tmp_path / "packed", PackSettings(size=16))

@@ -108,6 +108,18 @@ def test_a_class_of_the_users_own_joins_the_known_ones(tmp_path: Path) -> None:
     assert set(after.table.loc[after.table["label"] == "thin", "split"]) == {"train"}
 
 
+def test_one_mark_alone_is_too_few_and_the_way_out_is_one_for_marks(tmp_path: Path) -> None:
+    common = RunSettings(work_dir=tmp_path)
+    data = DataSettings(n_per_class=6, n_core=60, n_per_kind=3, pack=PackSettings(size=8, scalars=False))
+    table = open_set(data, common, lambda _: None).table
+    name = table.loc[table["role"] == "core", "particle_id"].iloc[0]
+    extra = replace(data, extra_labels=written(tmp_path / "m.csv", f"particle_id,star,label\n{name},1,weird\n"))
+    message = r"class 'weird' has 1 particle\(s\), at least 5 .* marks of it, take .* its marks out, .*--held-out weird"
+    with pytest.raises(UserError, match=message):
+        open_set(extra, common, lambda _: None)
+    assert "weird" not in open_set(replace(extra, held_out=("weird",)), common, lambda _: None).classes
+
+
 def test_marks_become_labels_where_the_test_split_plays_the_core(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name in ("camp", "dust"):

@@ -227,7 +227,7 @@ def fingerprint(folder: Path, source: Made) -> str:
     return str(read_json(folder / "set.json")["fingerprint"])
 
 
-def test_the_fingerprint_is_of_ids_labels_and_pixels(tmp_path: Path) -> None:
+def test_the_fingerprint_is_of_ids_labels_splits_and_pixels(tmp_path: Path) -> None:
     class Dot(Made):
         def read(self, row: Any) -> np.ndarray:
             crop = super().read(row)
@@ -238,9 +238,19 @@ def test_the_fingerprint_is_of_ids_labels_and_pixels(tmp_path: Path) -> None:
         def rows(self) -> pd.DataFrame:
             return super().rows().replace({"label": {"kind1": "kind2"}})
 
+    @dataclass(frozen=True)
+    class Divided(Made):
+        tests: int = 0
+
+        def rows(self) -> pd.DataFrame:
+            split = np.where(np.arange(self.n) < self.tests, "test", "train")
+            return super().rows().assign(split=split)
+
     made = fingerprint(tmp_path / "a", Made())
     assert fingerprint(tmp_path / "b", Made(version=1)) == made, "the same data from elsewhere is the same data"
     assert len({made, fingerprint(tmp_path / "c", Dot()), fingerprint(tmp_path / "d", Renamed())}) == 3
+    divided = {fingerprint(tmp_path / f"of {n}", Divided(version=n, tests=n)) for n in (5, 6)}
+    assert len({made, *divided}) == 3, "what may be learned from has changed"
 
 
 def test_nothing_is_left_over(tmp_path: Path, small_parts: None) -> None:
@@ -269,6 +279,33 @@ def test_the_command_packs_a_folder_for_later(tmp_path: Path, capsys: pytest.Cap
     crop = np.asarray(Image.open(tmp_path / "lake" / "2.png"))
     top = (12 - crop.shape[0]) // 2
     np.testing.assert_array_equal(packed.pixels[[2]][0][top : top + crop.shape[0], 1:10], crop)
+
+
+@pytest.mark.parametrize(
+    ("given", "flag", "way_out"),
+    [
+        ({"core": "other"}, "--core", "pack it by itself"),
+        ({"held_out": ("dust",)}, "--held-out", "give it to the training"),
+        ({"extra_labels": Path("m.csv")}, "--extra-labels", "give it to the training"),
+        ({"use_labels": False}, "--no-use-labels", "give it to the training"),
+    ],
+)
+def test_the_command_refuses_what_no_packed_set_holds(
+    given: dict[str, Any], flag: str, way_out: str, tmp_path: Path
+) -> None:
+    (tmp_path / "lake").mkdir()
+    data = DataSettings(data=str(tmp_path / "lake"), **given)
+    with pytest.raises(UserError, match=f"^{flag}: packing takes one set as it is; {way_out}"):
+        command.main(command.Settings(out=tmp_path / "packed", data=data))
+    assert not (tmp_path / "packed").exists()
+
+
+def test_the_command_says_what_it_took_for_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("camp", "bag12"):
+        (tmp_path / "lake" / name).mkdir(parents=True)
+        Image.fromarray(Made().read(Made().rows().iloc[4])).save(tmp_path / "lake" / name / f"{name}.png")
+    command.main(command.Settings(tmp_path / "packed", DataSettings(str(tmp_path / "lake"), pack=QUICK)))
+    assert capsys.readouterr().out.splitlines()[-2].startswith("labels from subfolders: bag12, camp; --no-use-labels")
 
 
 def test_pillow_agrees_with_the_store(tmp_path: Path) -> None:

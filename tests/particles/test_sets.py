@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -115,7 +116,10 @@ def test_a_packed_set_is_recognized(tiny_set: TinySet, monkeypatch: pytest.Monke
     said: list[str] = []
     again = open_set(DataSettings(data=str(first.folder)), RunSettings(), said.append)
     assert (again.fingerprint, again.name, len(again.table)) == (first.fingerprint, "lake", 6)
-    assert said == [f"data: {first.folder} is a packed set; size, fit and corrections are those it was packed with"]
+    assert said == [
+        f"data: {first.folder} is a packed set; size, fit and corrections are those it was packed with",
+        "labels from subfolders: ash; --no-use-labels if these are samples",
+    ]
 
 
 def test_a_core_is_searched_not_learned_from(tiny_set: TinySet) -> None:
@@ -151,6 +155,43 @@ def test_a_particle_of_both_sets_is_learned_from_and_not_searched(tiny_set: Tiny
         np.testing.assert_array_equal(both.pixels[[row.position]], alone.pixels[[place]])
 
 
+def test_a_core_of_nothing_new_is_refused(tiny_set: TinySet, tmp_path: Path) -> None:
+    known = tiny_set("known", {"ash": 8, "dust": 8})
+    with pytest.raises(
+        UserError, match=r"^--core: all of its 8 particles are in --data too, nothing is left to search"
+    ):
+        opened(known, shutil.copytree(known / "ash", tmp_path / "again"))
+
+
+def test_a_core_has_no_splits_of_its_own(tiny_set: TinySet) -> None:
+    core = tiny_set("core", {"odd": 40, "ash": 40})
+    for split, name in (("train", "odd"), ("test", "ash")):
+        (core / split).mkdir()
+        (core / name).rename(core / split / name)
+    searched = opened(tiny_set("known", {"ash": 8}), core).table.query("role == 'core'")
+    assert len(searched) == 80
+    assert set(searched["split"]) == {"train", "val"}, "all of it is learned from"
+    assert searched["truth"].value_counts().to_dict() == {"odd": 40, "ash": 40}
+
+
+def test_labels_from_subfolders_are_said_where_they_are_used(tiny_set: TinySet) -> None:
+    def said(**given: Any) -> list[str]:
+        lines: list[str] = []
+        open_set(DataSettings(pack=QUICK, **given), RunSettings(), lines.append)
+        return [line for line in lines if line.startswith("labels")]
+
+    lake, loose = str(tiny_set("lake", {"dust": 6, "bag 3": 6, "": 6})), str(tiny_set("loose", {"": 6}))
+    line = "labels from subfolders: bag 3, dust; --no-use-labels if these are samples"
+    assert said(data=lake) == said(data=lake) == [line], "not only when it is packed"
+    assert said(data=str(opened(lake).folder)) == [line], "nor only of what is not"
+    assert said(data=lake, use_labels=False) == said(data=loose) == said(data=loose, core=lake) == []
+    assert said(data=lake, core=loose) == [line]
+    many = str(tiny_set("many", {f"kind{i}": 5 for i in range(10)}))
+    assert said(data=many, held_out=tuple(f"kind{i}" for i in range(9)))[0].split("; ")[0] == (
+        "labels from subfolders: kind0, kind1, kind2, kind3, kind4, kind5, kind6, kind7 and 2 more"
+    )
+
+
 def test_one_id_for_two_crops_is_refused(tiny_set: TinySet, tmp_path: Path) -> None:
     known = tiny_set("known", {"ash": 8})
     (tmp_path / "again").mkdir()
@@ -165,7 +206,8 @@ def test_crops_of_one_name_and_one_size_are_told_apart_by_their_pixels(
     monkeypatch.setattr(sets, "_COMPARED_AT_ONCE", 3)
     known = tiny_set("known", {"ash": 8})
     shutil.copytree(known / "ash", tmp_path / "again")
-    opened(known, tmp_path / "again")
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "again" / "new.png")
+    assert len(opened(known, tmp_path / "again").table) == 9
     changed = tmp_path / "again" / "known_ash_6.png"
     crop = np.array(Image.open(changed))
     crop[len(crop) // 2] ^= 128
@@ -188,7 +230,7 @@ def test_scalars_measured_in_different_ways_are_not_compared(tiny_set: TinySet, 
 
 
 def test_folders_that_are_no_classes_are_no_truth(tiny_set: TinySet) -> None:
-    both = opened(tiny_set("known", {"ash": 8}), tiny_set("core", {"QCY_1_2_3": 6}))
+    both = opened(tiny_set("known", {"ash": 8}), tiny_set("core", {"bag12": 6}))
     searched = both.table[both.table["role"] == "core"]
     assert searched["is_outlier"].isna().all()
     assert searched["truth"].isna().all()

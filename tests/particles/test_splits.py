@@ -177,6 +177,7 @@ def test_of_a_prescribed_train_marks_are_not_carved() -> None:
 def test_a_class_that_is_too_small_is_named() -> None:
     with pytest.raises(UserError, match="class 'camp' has 4 particle") as error:
         assign(table({"dust": 50, "camp": SMALLEST_CLASS - 1}))
+    assert "at least 5 are needed: add crops or marks of it, take its crops or its marks out" in str(error.value)
     assert "--held-out camp" in str(error.value)
     assign(table({"dust": 50, "camp": SMALLEST_CLASS}))
     assign(table({"dust": 50, "camp": 4}), held_out=["camp"])  # the way out that the message names
@@ -194,7 +195,7 @@ def test_a_class_that_the_hash_keeps_out_of_train_is_refused() -> None:
     names = np.array([f"q{i}" for i in range(200)])
     rows = table({"dust": 50, "camp": 6})
     rows.loc[rows["label"] == "camp", "particle_id"] = names[hash_share(names.tolist(), "split") < 0.3][:6]
-    with pytest.raises(UserError, match=r"class 'camp' has 6 particle.*--held-out camp"):
+    with pytest.raises(UserError, match=r"has 6 particle\(s\), but none in the train split.*--held-out camp"):
         assign(rows)
     rows.loc[55, "particle_id"] = names[hash_share(names.tolist(), "split") >= 0.3][0]
     assert (assign(rows)["split"].iloc[50:] == "train").tolist() == [False] * 5 + [True]
