@@ -73,9 +73,12 @@ def write_likeness(
     Raises:
         UserError: none of the marked particles is in the core.
     """
-    marked = set(marks.loc[marks["star"] | marks["label"].notna(), "particle_id"]) & set(core)
+    given = set(marks.loc[marks["star"] | marks["label"].notna(), "particle_id"])
+    marked = given & set(core)
     if not marked:
         raise UserError("--marks: none of the marked particles is in this core; mark some in its explorer.html")
+    if left_out := len(given) - len(marked):  # of another set, labeled, or of a class that was dropped
+        print(f"--marks: {left_out} of {len(given)} marked particles are not in the core that is ranked: left out")
     views = {}
     for run in runs:
         latents = read_latents(run.path)

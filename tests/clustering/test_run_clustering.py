@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from clustering.consensus import rarity
 from clustering.groups import GroupSettings
+from clustering.likeness import write_likeness
 from clustering.maps import MapSettings
 from clustering.outliers import knn_distance
 from clustering.run import ClusteringSettings, find_latents, run_clustering
@@ -322,3 +323,27 @@ def test_a_classifier_of_other_data_counts_where_it_has_encoded_this(tmp_path: P
 def test_too_small_a_sample_is_refused() -> None:
     with pytest.raises(UserError, match=r"--fit-sample 3: give at least 100"):
         ClusteringSettings(fit_sample=3)
+
+
+def test_what_looks_like_the_marked_is_ranked_and_other_marks_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    particles, common = particle_set(tmp_path), RunSettings(work_dir=tmp_path)
+    runs = [latent_run(kind, particles, common, seed) for seed, kind in enumerate(("vae", "ae"))]
+    core = particles.table.loc[particles.table["role"] == "core", "particle_id"]
+    marks = pd.DataFrame(
+        {
+            "particle_id": ["c0", "c2", "k3", "elsewhere", "c4"],
+            "star": [True, False, True, True, False],
+            "label": pd.array([None, "odd", None, None, None], dtype="string"),
+        }
+    )
+    found = write_likeness(marks, particles, core, runs, HOW, common)
+    assert "--marks: 2 of 4 marked particles are not in the core that is ranked: left out" in capsys.readouterr().out
+    ranked = read_parquet(found.path / "likeness.parquet").set_index("particle_id")
+    assert set(ranked.index[ranked["marked"]]) == {"c0", "c2"}
+    truth = particles.table.set_index("particle_id")["truth"]
+    first = ranked[~ranked["marked"]].nsmallest(40, "rank").index
+    assert set(truth.loc[first]) == {"dust"}, "as the marked are"
+    with pytest.raises(UserError, match="none of the marked particles is in this core"):
+        write_likeness(marks.iloc[2:4], particles, core, runs, HOW, common)
