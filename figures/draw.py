@@ -11,7 +11,7 @@ from figures import agreement, area, curves, gallery, generated, linked, maps, p
 from figures.confusion import draw_confusion
 from figures.explorer import write_explorer
 from figures.explorer_runs import exploration
-from figures.finished import classes_of, parents_of, predicted_classes, view_of
+from figures.finished import classes_of, parents_of, pictures_folder, predicted_classes, view_of
 from figures.report import write_report
 from particles.measures import has_scalars
 from particles.sets import DataSettings, ParticleSet, open_set
@@ -42,7 +42,7 @@ def main(settings: Settings) -> None:
     runs = [parents_of(run)[0] for run in clustered]
     with paper.with_pdf(settings.pdf):
         drawn = draw_all(particles, runs, clustered, consensus, common.work)
-    print(f"{len(drawn)} pictures in {common.work / 'figures' / particles.name}")
+    print(f"{len(drawn)} pictures in {drawn[0].parent}")
 
 
 def draw_all(
@@ -60,13 +60,13 @@ def draw_all(
         runs: training runs (curves, reconstructions, what is generated, confusion matrix).
         clustered: `clusters-<latent>` runs (maps, area sheets, scalar maps, cluster galleries).
         consensus: the ranking.
-        work: pictures go to `<work>/figures/<data>/`.
+        work: pictures go to `<work>/figures/<data>/`, or beside it where that is another set's.
         defaults: the script's default settings as plain values, for the report to say what differs.
 
     Returns:
         The files, the outlier sheet first.
     """
-    folder = work / "figures" / particles.name
+    folder = pictures_folder(work, particles.name, particles.fingerprint)
     ranked = read_parquet(consensus.path / "outliers.parquet")
     predicted = predicted_classes(particles, runs, work)
     with progress() as bars:
