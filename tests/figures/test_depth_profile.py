@@ -276,7 +276,7 @@ def test_what_the_user_got_wrong_is_said(tmp_path: Path) -> None:
     run_of("vae", "index.parquet", pd.DataFrame({"particle_id": ["a"], "reconstruction": [1.0]}))
     with pytest.raises(UserError, match=r"--latent vae: vae/.* says of no particle what it is"):
         main(replace(nowhere, latent="vae"))
-    with pytest.raises(UserError, match="no finished run 'predictions'"):
+    with pytest.raises(UserError, match=r"no finished run 'predictions'.*`python experiments/classify_core\.py`"):
         main(replace(nowhere, predictions="predictions"))
     with pytest.raises(UserError, match="--top must be at least 1"):
         main(replace(nowhere, top=0))
