@@ -100,6 +100,11 @@ def changed_flags(settings: Any) -> list[str]:
     return words
 
 
+def flags_of(*settings: Any) -> str:
+    """The changed flags of several settings as text for a command to be copied, quoted where a shell needs it."""
+    return shlex.join(word for part in settings for word in changed_flags(part))
+
+
 def _unjoined(word: str) -> list[str]:
     """`--resume=RUN` as two words, because the settings of that run are needed before the line is read."""
     flag, equals, value = word.partition("=")

@@ -26,7 +26,8 @@ def test_what_an_earlier_search_has_drawn_is_removed_and_nothing_else(tmp_path: 
 def test_another_set_of_the_same_name_leaves_the_pictures_of_the_first_alone(tmp_path: Path) -> None:
     """The second search has one latent: as another search of the same set it would remove the first one's maps."""
     two = plant(tmp_path)
-    first = draw_all(two.particles, two.runs, two.clustered, two.consensus, tmp_path)
+    first = draw_all(two.particles, two.runs, two.clustered, two.consensus, tmp_path, flags="--data lake")
+    assert "--latent planar-vae --data lake" in (first[0].parent / "explorer.html").read_text(encoding="utf-8")
     before = {path: path.read_bytes() for path in first}
     other = replace(two.particles, fingerprint="0123456789/held out:dust")
     second = draw_all(other, two.runs[1:], two.clustered[1:], two.consensus, tmp_path)

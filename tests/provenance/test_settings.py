@@ -12,7 +12,7 @@ import pytest
 
 from provenance.errors import UserError
 from provenance.files import write_json
-from provenance.settings import changed_flags, entry, from_plain, parse, plain
+from provenance.settings import changed_flags, entry, flags_of, from_plain, parse, plain
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,13 @@ def test_parse_flags_of_all_levels_stand_in_one_list() -> None:
 def test_the_changed_flags_give_the_same_settings_again(settings: Outer) -> None:
     assert parse(Outer, changed_flags(settings)) == settings
     assert (changed_flags(settings) == []) == (settings == Outer())
+
+
+def test_flags_for_a_command_come_back_from_the_shell() -> None:
+    inner = Inner(Path("my crops/$site; ls"), 0.25)
+    assert flags_of(Outer(names=("x",)), inner) == "--names x --out 'my crops/$site; ls' --rate 0.25"
+    assert parse(Inner, shlex.split(flags_of(inner))) == inner
+    assert flags_of(Outer(), Inner()) == ""
 
 
 def test_replay_takes_all_settings_of_a_run(replay: str) -> None:
