@@ -57,7 +57,10 @@ def train_models(
         UserError: `--resume`, which names one training, or `--denoise` without a jitter.
     """
     if chain.model.fit.resume:
-        raise UserError("--resume names one training: it goes with pretrain_classifier.py, train_ae.py, train_vae.py")
+        raise UserError(
+            "--resume names one training of pretrain_classifier.py, train_ae.py or train_vae.py: to go on with this "
+            "command, give it with --go-on instead"
+        )
     if any(kind in latents for kind in KINDS):
         refuse_lost_orientation(chain.model, particles)  # before the classifier has taken its minutes
     runs: list[Run] = []

@@ -203,7 +203,7 @@ def _name_the_killed(started: ProcessContext) -> None:
         if code < 0 and -code != signal.SIGTERM:  # with which those that are left were ended
             name = signal.Signals(-code).name
             raise UserError(f"process {rank} of the training was killed ({name}; a system out of memory does that): "
-                            "go on with --resume RUN") from None  # fmt: skip
+                            "go on with --resume RUN, or --go-on where the command has it") from None  # fmt: skip
 
 
 def _pass_on(told: Path) -> None:

@@ -15,7 +15,7 @@ from figures.draw import draw_all
 from particles.sets import DataSettings, ParticleSet, open_set
 from provenance.files import write_json
 from provenance.run import LATENTS, Run, RunSettings, started
-from provenance.settings import entry, plain
+from provenance.settings import entry, flags_of, plain
 
 _CHAIN = ChainSettings(model=AutoencoderSettings(kl_warmup=1.0, fit=FitSettings(epochs=2)))
 
@@ -42,8 +42,8 @@ def main(settings: Settings) -> Path:
     refuse_unknown_classes(settings.clustering.drop_class, particles.classes)  # before the models take their time
     runs = train_models(LATENTS, particles, settings, settings.chain, settings.common)
     clustered, consensus = run_clustering(particles, runs, settings, settings.clustering, settings.common)
-    defaults = plain(Settings())
-    pictures = draw_all(particles, runs, clustered, consensus, settings.common.work, defaults)
+    defaults, flags = plain(Settings()), flags_of(settings.data, settings.common)
+    pictures = draw_all(particles, runs, clustered, consensus, settings.common.work, defaults, flags)
     with started("summary", settings, settings.common, particles.identity, [*clustered, consensus]) as run:
         path = run.path / "summary.json"
         seconds = time.perf_counter() - begun

@@ -16,7 +16,7 @@ from provenance.errors import UserError
 from provenance.files import write_json
 from provenance.progress import show_table
 from provenance.run import LATENTS, Run, RunSettings, started
-from provenance.settings import entry
+from provenance.settings import entry, flags_of
 
 _DIGITS = DataSettings(data="mnist", held_out=("2", "6"), pack=PackSettings(scalars=False))
 _MODEL = AutoencoderSettings(
@@ -50,7 +50,8 @@ def main(settings: Settings) -> Path:
     wanted = LATENTS if settings.latent == "all" else (settings.latent,)
     runs = train_models(wanted, particles, settings, settings.chain, settings.common)
     clustered, consensus = run_clustering(particles, runs, settings, settings.clustering, settings.common)
-    draw_all(particles, runs, clustered, consensus, settings.common.work)
+    flags = flags_of(settings.data, settings.common)
+    draw_all(particles, runs, clustered, consensus, settings.common.work, flags=flags)
     result: dict[str, Any] = {
         "held_out": list(settings.data.held_out),
         "data": particles.name,

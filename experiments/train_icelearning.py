@@ -8,6 +8,7 @@ from encoders.fit import FitSettings
 from encoders.launch import led
 from encoders.train_two_branch import TwoBranchSettings, train_two_branch
 from figures.confusion import draw_confusion
+from figures.finished import pictures_folder
 from particles.sets import DataSettings, open_set
 from particles.table import read_parquet
 from provenance.progress import show_table
@@ -40,15 +41,16 @@ def main(settings: Settings) -> Run:
     for name in ("accuracy", "merged_oak_accuracy"):
         if name in results:
             print(f"{name.replace('_', ' ')}: {results[name]:.4f}")
-    print(draw(run, settings.common, particles.name))
+    print(draw(run, settings.common))
     print(run.path)
     return run
 
 
-def draw(run: Run, common: RunSettings, name: str) -> str:
+def draw(run: Run, common: RunSettings) -> str:
     """The confusion matrix as a picture; returns its path."""
     tested: pd.DataFrame = read_parquet(run.path / "tested.parquet")
-    path = common.work / "figures" / name / f"confusion-{run.kind}.png"
+    data = run.info["data"]
+    path = pictures_folder(common.work, data["name"], data["fingerprint"]) / f"confusion-{run.kind}.png"
     title = f"{run.kind} on its test particles"
     return str(draw_confusion(tested["truth"], tested["predicted"], list(run.results["classes"]), path, title))
 

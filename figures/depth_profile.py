@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from figures.depth_chart import draw_profile, sample_names
+from figures.finished import pictures_folder
 from particles.profile import (
     COLUMNS,
     COVERAGE,
@@ -58,8 +59,10 @@ class Input:
     """Rows to count, and what is said of them."""
 
     name: str
-    """Of the folder below figures/."""
-    fingerprint: str | None
+    """Of the set."""
+    counted: str
+    """Fingerprint of the set, by which its folder of pictures is known."""
+    fingerprint: str
     """Of the data that a search of these rows has ranked."""
     classes: str
     """Where the classes are from, for the picture."""
@@ -79,7 +82,7 @@ def main(settings: Settings) -> None:
         tally.add(frame if flagged is None else frame.assign(outlier=flagged.reindex(frame["particle_id"]).array))
     counts = tally.counts()
     repeats = compare_repeats(counts, settings.level, settings.common.seed)
-    folder = settings.common.work / "figures" / given.name
+    folder = pictures_folder(settings.common.work, given.name, given.counted)
     for name, table in {"classes": class_table(counts), "samples": sample_table(counts), "repeats": repeats}.items():
         _write_table(table, folder / f"profile-{name}")
     _show(counts.merged(groups))
@@ -137,7 +140,8 @@ def _of_predictions(settings: Settings) -> Input:
     if "predicted" not in pq.read_schema(path).names:
         raise UserError(f"{path}: has no column predicted; give a run that classified particles")
     frames = (f.rename(columns={"predicted": "class"}) for f in read_frames(path, (*COLUMNS, "predicted")))
-    return Input(str(data["name"]), ranked or data.get("fingerprint"), f"predicted in {run.name}", frames)
+    name, counted = str(data["name"]), str(data["fingerprint"])
+    return Input(name, counted, ranked or counted, f"predicted in {run.name}", frames)
 
 
 def _of_set(settings: Settings) -> Input:
@@ -153,7 +157,7 @@ def _of_set(settings: Settings) -> Input:
     if run is None:
         labels = ("label",) if alone else ()
         frames = (f.rename(columns={"label": "class"}) for f in read_frames(path, (*COLUMNS, *labels), role))
-        return Input(name, fingerprint, "labels" if alone else "none, nothing has classified it", frames)
+        return Input(name, fingerprint, fingerprint, "labels" if alone else "none, nothing has classified it", frames)
     if "predicted" not in pq.read_schema(run.path / "index.parquet").names:
         raise UserError(f"--latent {settings.latent}: {run.name} says of no particle what it is; give a classifier")
     index = read_parquet(run.path / "index.parquet")
@@ -161,7 +165,7 @@ def _of_set(settings: Settings) -> Input:
     frames = (
         f.assign(**{"class": predicted.reindex(f["particle_id"]).array}) for f in read_frames(path, COLUMNS, role)
     )
-    return Input(name, fingerprint, f"predicted by {run.name}", frames)
+    return Input(name, fingerprint, fingerprint, f"predicted by {run.name}", frames)
 
 
 def _opened(settings: Settings) -> tuple[str, Path, str]:
@@ -187,7 +191,7 @@ def _classifier(settings: Settings, fingerprint: str) -> Run | None:
         return None
 
 
-def _flagged(settings: Settings, fingerprint: str | None) -> tuple[pd.Series | None, str]:
+def _flagged(settings: Settings, fingerprint: str) -> tuple[pd.Series | None, str]:
     """Who was ranked (ids) and whether among the first, and how the picture says it; None where nothing is ranked."""
     try:
         run = find("consensus", settings.common.work, "outliers.parquet", fingerprint)

@@ -11,7 +11,7 @@ from figures import agreement, area, curves, gallery, generated, linked, maps, p
 from figures.confusion import draw_confusion
 from figures.explorer import write_explorer
 from figures.explorer_runs import exploration
-from figures.finished import classes_of, parents_of, predicted_classes, view_of
+from figures.finished import classes_of, parents_of, pictures_folder, predicted_classes, view_of
 from figures.report import write_report
 from particles.measures import has_scalars
 from particles.sets import DataSettings, ParticleSet, open_set
@@ -19,7 +19,7 @@ from particles.table import read_parquet
 from provenance.files import read_json, write_json
 from provenance.progress import progress
 from provenance.run import Run, RunSettings, find
-from provenance.settings import entry
+from provenance.settings import entry, flags_of
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,9 @@ def main(settings: Settings) -> None:
     clustered = parents_of(consensus)
     runs = [parents_of(run)[0] for run in clustered]
     with paper.with_pdf(settings.pdf):
-        drawn = draw_all(particles, runs, clustered, consensus, common.work)
-    print(f"{len(drawn)} pictures in {common.work / 'figures' / particles.name}")
+        flags = flags_of(settings.data, common)
+        drawn = draw_all(particles, runs, clustered, consensus, common.work, flags=flags)
+    print(f"{len(drawn)} pictures in {drawn[0].parent}")
 
 
 def draw_all(
@@ -52,6 +53,7 @@ def draw_all(
     consensus: Run,
     work: Path,
     defaults: Mapping[str, Any] | None = None,
+    flags: str = "",
 ) -> list[Path]:
     """Draw what there is to see of a set; the scalars on the map of the first latent alone, for there are 34 of them.
 
@@ -60,13 +62,14 @@ def draw_all(
         runs: training runs (curves, reconstructions, what is generated, confusion matrix).
         clustered: `clusters-<latent>` runs (maps, area sheets, scalar maps, cluster galleries).
         consensus: the ranking.
-        work: pictures go to `<work>/figures/<data>/`.
+        work: pictures go to `<work>/figures/<data>/`, or beside it where that is another set's.
         defaults: the script's default settings as plain values, for the report to say what differs.
+        flags: by which the set was opened, for the explorer's commands that make what it lacks.
 
     Returns:
         The files, the outlier sheet first.
     """
-    folder = work / "figures" / particles.name
+    folder = pictures_folder(work, particles.name, particles.fingerprint)
     ranked = read_parquet(consensus.path / "outliers.parquet")
     predicted = predicted_classes(particles, runs, work)
     with progress() as bars:
@@ -85,7 +88,7 @@ def draw_all(
         drawn.append(_linked_maps(clustered, particles, ranked, predicted, folder))
         if (consensus.path / "agreement.json").exists():  # one latent has none to agree with
             drawn.append(agreement.draw_run(consensus, folder))
-        drawn.append(_explorer(particles, runs, clustered, ranked, predicted, folder))
+        drawn.append(_explorer(particles, runs, clustered, ranked, predicted, folder, flags))
         bars.advance(bar)
         report = folder / "report.html"
         drawn.append(write_report(particles, consensus, report, runs, clustered, drawn, defaults=defaults))
@@ -141,9 +144,9 @@ def _linked_maps(
 
 def _explorer(
     particles: ParticleSet, runs: Sequence[Run], clustered: Sequence[Run], ranked: pd.DataFrame, predicted: pd.Series,
-    folder: Path,
+    folder: Path, flags: str,
 ) -> Path:  # fmt: skip
-    points, crops, extras = exploration(particles, runs, clustered, ranked, predicted)
+    points, crops, extras = exploration(particles, runs, clustered, ranked, predicted, flags)
     return write_explorer(folder / "explorer.html", points, crops, f"Nunatak: {particles.name}", extras)
 
 

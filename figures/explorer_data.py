@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.colors import to_hex
 
 from figures import style
-from figures.explorer_missing import MAPS, Missing, missing_of
+from figures.explorer_missing import MAPS, Missing, Opened, missing_of
 from figures.map_colors import UNLABELED, entries_of
 from particles.scalars import SCALARS
 
@@ -56,6 +56,8 @@ class Extras:
     """Particles of the core, where the page shows only some."""
     missing: tuple[Missing, ...] = ()
     """More than what is plain from the columns."""
+    opened: Opened = field(default_factory=Opened)
+    """How the set was opened: the commands that make what is missing open it so."""
 
 
 class Payload:
@@ -96,7 +98,7 @@ def payload_of(points: pd.DataFrame, title: str, extras: Extras) -> Payload:
         "fingerprint": extras.fingerprint or hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16],
         "grey": style.GREY, "ramp": [to_hex(colors(i / 16)) for i in range(17)],
         "names": _names(known, payload), "numbers": _numbers(known, payload), "latents": _latents(known, payload),
-        "reasons": _reasons(points, payload), "missing": missing_of(known, extras.missing),
+        "reasons": _reasons(points, payload), "missing": missing_of(known, extras.missing, extras.opened),
         # shuffled, so that no class lies on top of another
         "order": payload.rows(np.random.default_rng(0).permutation(n), n),
         "neighbors": {

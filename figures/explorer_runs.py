@@ -1,6 +1,7 @@
 """Runs -> what the explorer shows: the core with its scores, clusters, maps, scalars, neighbors and reconstructions."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from figures.explorer_crops import SIDE, StoredCrops
 from figures.explorer_data import Extras, Redrawn
-from figures.explorer_missing import Missing
+from figures.explorer_missing import Missing, Opened
 from figures.style import grey_levels
 from particles.latents import read_latents
 from particles.scalars import SCALARS
@@ -31,8 +32,9 @@ _OF_TABLE = (
 
 
 def exploration(
-    particles: ParticleSet, runs: Sequence[Run], clustered: Sequence[Run], ranked: pd.DataFrame, predicted: pd.Series
-) -> tuple[pd.DataFrame, StoredCrops, Extras]:
+    particles: ParticleSet, runs: Sequence[Run], clustered: Sequence[Run], ranked: pd.DataFrame, predicted: pd.Series,
+    flags: str = "",
+) -> tuple[pd.DataFrame, StoredCrops, Extras]:  # fmt: skip
     """What `write_explorer` wants, strangest first.
 
     Args:
@@ -41,6 +43,7 @@ def exploration(
         clustered: `clusters-<latent>` runs: maps and clusters.
         ranked: the consensus.
         predicted: class by id; empty where there is no classifier.
+        flags: by which the set was opened, for the commands on the page.
     """
     shown = strangest_and_others(ranked).sort_values("rank", kind="stable", ignore_index=True)
     ids = shown["particle_id"]
@@ -51,7 +54,8 @@ def exploration(
     columns |= _sizes(table, particles.pixels.size) | _of_latents(clustered, ids)
     points = pd.concat([shown, pd.DataFrame(columns, index=shown.index)], axis=1)
     crops = StoredCrops(particles.pixels, table["position"].fillna(-1).to_numpy(dtype=np.int64))
-    return points, crops, _extras(particles, runs, clustered, ranked, ids, crops)
+    opened = Opened(flags, len(particles.classes))
+    return points, crops, replace(_extras(particles, runs, ranked, ids, crops), opened=opened)
 
 
 def strangest_and_others(ranked: pd.DataFrame, most: int = MOST_EXPLORED) -> pd.DataFrame:
@@ -86,9 +90,8 @@ def _of_latents(clustered: Sequence[Run], ids: pd.Series) -> dict[str, pd.Series
 
 
 def _extras(
-    particles: ParticleSet, runs: Sequence[Run], clustered: Sequence[Run], ranked: pd.DataFrame, ids: pd.Series,
-    crops: StoredCrops,
-) -> Extras:  # fmt: skip
+    particles: ParticleSet, runs: Sequence[Run], ranked: pd.DataFrame, ids: pd.Series, crops: StoredCrops
+) -> Extras:
     missing = []
     neighbors = {}
     for run in runs:

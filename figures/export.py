@@ -10,6 +10,7 @@ import pandas as pd
 from figures.export_atlas import write_atlas
 from figures.export_fiftyone import write_fiftyone
 from figures.export_rows import chosen_latent, export_rows
+from figures.finished import pictures_folder
 from figures.report_results import Results, results_of
 from particles.sets import DataSettings, open_set
 from provenance.errors import UserError
@@ -49,7 +50,8 @@ def main(settings: Settings) -> None:
     results = results_of(particles, run)
     latent = chosen_latent(results, settings.latent)
     write, name, opened = EXPORTS[settings.to]
-    path = write(results, latent, settings.out or common.work / "figures" / particles.name / name, settings.most)
+    out = settings.out or pictures_folder(common.work, particles.name, particles.fingerprint) / name
+    path = write(results, latent, out, settings.most)
     n, whole = min(settings.most, len(results.ranked)), len(results.ranked)
     if n < whole and settings.to != "csv":
         print(f"{n:,} of {whole:,} particles: the strangest, and a sample of the others; --most takes more")

@@ -12,8 +12,13 @@ from figures import paper
 from particles.sets import DataSettings, ParticleSet, open_set
 from particles.table import read_parquet
 from provenance.errors import UserError
+from provenance.files import read_json, write_json
 from provenance.run import Run, RunSettings, classifier_beside
 from provenance.settings import from_plain
+
+_OWNER = "owner.json"
+"""In a folder of pictures: the name and the fingerprint of the set that they are of."""
+_SHOWN = 8  # digits of a fingerprint in the name of a folder
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,8 @@ class Redraw:
 
     def folder(self, run: Run) -> Path:
         """Where the pictures go."""
-        return self.out or work_of(run) / "figures" / str(run.info["data"]["name"])
+        data = run.info["data"]
+        return self.out or pictures_folder(work_of(run), str(data["name"]), str(data["fingerprint"]))
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,33 @@ def opened(path: Path, kinds: Sequence[str], needs: str = "") -> Run:
 def work_of(run: Run) -> Path:
     """The work folder that a run lies in: `<work>/runs/<kind>/<id>`."""
     return run.path.parents[2]
+
+
+def pictures_folder(work: Path, name: str, fingerprint: str) -> Path:
+    """The folder for all that is drawn and exported of a set; from now on no other set's.
+
+    It is figures/<name>/, but other crops may be called the same: where they were there first, the start of the
+    fingerprint follows the name. Who is held out, marked or hidden does not count: that is another search of the set.
+
+    Args:
+        work: the work folder.
+        name: of the set.
+        fingerprint: that its runs have.
+    """
+    parts = [part for part in fingerprint.split("/") if ":" not in part and part != "unlabeled"]
+    named, owner = work / "figures" / name, "/".join(parts)
+    apart = named.with_name("-".join([name, *(part[:_SHOWN] for part in parts)]))
+    owners = {folder: _owner_of(folder) for folder in (named, apart)}
+    free = apart if owners[named] else named
+    folder = next((folder for folder, found in owners.items() if found == owner), free)
+    if owners[folder] != owner:
+        write_json(folder / _OWNER, {"name": name, "fingerprint": owner})
+    return folder
+
+
+def _owner_of(folder: Path) -> str | None:
+    """The fingerprint of the set that has a folder of pictures; None where nobody has it."""
+    return str(read_json(folder / _OWNER)["fingerprint"]) if (folder / _OWNER).exists() else None
 
 
 def particles_of(run: Run) -> ParticleSet:

@@ -35,6 +35,8 @@ TRAINED_BY = {
     "vae": "python experiments/train_vae.py",
     "planar-vae": "python experiments/train_vae.py --flow planar",
 }
+_MADE_BY = {**TRAINED_BY, "predictions": "python experiments/classify_core.py"}
+_SAME_AT_EACH_STEP = "packing flags (--size, --fit, --um-per-px, ...) and --held-out must be the same at each step"
 LATENTS = ("classifier", "ae", "vae", "planar-vae")
 """The kinds of run whose latents are clustered and searched; `--latent all` means these."""
 _SPENT = "spent.json"
@@ -198,21 +200,27 @@ def find(spec: str, work: Path, needs: str, fingerprint: str | None) -> Run:
     Raises:
         UserError: there is none.
     """
-    kind, _, wanted = spec.partition("/")
-    candidates = sorted((work / "runs" / kind).glob("*/run.json"), reverse=True)
-    for path in candidates:
-        run = Run(path.parent)
-        if wanted and run.path.name != wanted:
-            continue
-        info = run.info
-        same_data = fingerprint is None or info["data"].get("fingerprint") == fingerprint
-        if info["status"] == "finished" and same_data and (run.path / needs).exists():
+    elsewhere = None
+    for run in _finished(spec, work, needs):
+        if fingerprint is None or run.info["data"].get("fingerprint") == fingerprint:
             return run
+        elsewhere = elsewhere or run
     where = " on this data" if fingerprint else ""
-    remedy = TRAINED_BY.get(kind, "python clustering/run.py --latent all")
-    raise UserError(
-        f"no finished run '{spec}'{where} under {work / 'runs'}: make one with `{remedy}` and the same --data"
-    )
+    remedy = f"`{_MADE_BY.get(spec.partition('/')[0], 'python clustering/run.py --latent all')}` and the same --data"
+    way_out = f"make one with {remedy}"
+    if elsewhere:  # most often the same crops, packed in another way
+        way_out = f"there is {elsewhere.name} on '{elsewhere.info['data']['name']}': {_SAME_AT_EACH_STEP}; or {way_out}"
+    raise UserError(f"no finished run '{spec}'{where} under {work / 'runs'}: {way_out}")
+
+
+def _finished(spec: str, work: Path, needs: str) -> Iterator[Run]:
+    """The finished runs of a kind, or the one that is named, that hold a file; newest first."""
+    kind, _, wanted = spec.partition("/")
+    for path in sorted((work / "runs" / kind).glob("*/run.json"), reverse=True):
+        run = Run(path.parent)
+        named = not wanted or run.path.name == wanted
+        if named and run.info["status"] == "finished" and (run.path / needs).exists():
+            yield run
 
 
 def classifier_beside(runs: Sequence[Run], work: Path, fingerprint: str) -> Run | None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import shlex
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -99,6 +100,11 @@ def changed_flags(settings: Any) -> list[str]:
     return words
 
 
+def flags_of(*settings: Any) -> str:
+    """The changed flags of several settings as text for a command to be copied, quoted where a shell needs it."""
+    return shlex.join(word for part in settings for word in changed_flags(part))
+
+
 def _unjoined(word: str) -> list[str]:
     """`--resume=RUN` as two words, because the settings of that run are needed before the line is read."""
     flag, equals, value = word.partition("=")
@@ -106,16 +112,55 @@ def _unjoined(word: str) -> list[str]:
 
 
 def replayed(cls: type[S], run: Path) -> S:
-    """The settings that the run in folder `run` was started with."""
+    """The settings that the run in folder `run` was started with.
+
+    Raises:
+        UserError: it has none, or they are another script's.
+    """
     try:
         return from_plain(cls, read_json(run / "config.json"))
     except (UserError, OSError, TypeError) as error:
+        _refuse_of_another_script(run)
         raise UserError(
             f"{run}: no readable config.json to replay ({error}); give the folder of a run of the same script"
         ) from error
 
 
+def _refuse_of_another_script(run: Path) -> None:
+    """Say which script has made a run, and where that can go on with it, how; of a run that says nothing, nothing."""
+    try:
+        made_by, values = str(read_json(run / "run.json")["argv"][0]), read_json(run / "config.json")
+    except (UserError, OSError, LookupError, TypeError):
+        return
+    here = Path(sys.argv[0]).name
+    if Path(made_by).name == here:  # settings of an earlier version
+        return
+    onward = shlex.join(["python", made_by, "--replay", str(run), _GO_ON])
+    way_out = f"`{onward}` goes on with it" if _holds_go_on(values) else f"give the folder of a run of {here}"
+    raise UserError(f"{run}: {made_by} has made this run, and {here} does not take its settings; {way_out}")
+
+
+_GO_ON = "--go-on"
+"""The flag of scripts that train several models: --resume names one training, this one goes on with all of them."""
+
+
+def _holds_go_on(values: Any) -> bool:
+    return isinstance(values, dict) and ("go_on" in values or any(map(_holds_go_on, values.values())))
+
+
+def _takes_go_on(cls: Any) -> bool:
+    """Whether a settings dataclass, or one within it, has that flag."""
+    hints = typing.get_type_hints(cls)
+    return "go_on" in hints or any(_takes_go_on(hint) for hint in hints.values() if dataclasses.is_dataclass(hint))
+
+
 _REPLAY = "--replay RUN takes the settings of the earlier run in that folder; further flags change them."
+
+
+_ONE_GOES_ON = "packing and downloads go on with the same command, a training and an encoding with --resume RUN"
+_ALL_GO_ON = (
+    f"the same command with {_GO_ON} takes the models that it has finished, and goes on with the one it has not"
+)
 
 
 def entry(cls: type[S], main: Callable[[S], Any]) -> None:
@@ -131,11 +176,8 @@ def entry(cls: type[S], main: Callable[[S], Any]) -> None:
         way_out = "free space and run again" if full else "check that the path exists and can be read and written"
         sys.exit(_complain(f"{error.filename or 'while writing'}: {error.strerror or error}; {way_out}"))
     except KeyboardInterrupt:
-        print(
-            "stopped; what is finished is kept: packing and downloads go on with the same command, a training "
-            "and an encoding with --resume RUN",
-            file=sys.stderr,
-        )
+        onward = _ALL_GO_ON if _takes_go_on(cls) else _ONE_GOES_ON
+        print(f"stopped; what is finished is kept: {onward}", file=sys.stderr)
         sys.exit(130)
 
 

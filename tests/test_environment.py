@@ -15,6 +15,7 @@ from packaging.version import Version
 PROJECT = Path(__file__).resolve().parent.parent
 LOCK = (PROJECT / "requirements.lock").read_text(encoding="utf-8")
 ENVIRONMENT = (PROJECT / "environment.yml").read_text(encoding="utf-8")
+CITATION = (PROJECT / "CITATION.cff").read_text(encoding="utf-8")
 PROJECT_TABLE = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 WANTED = [Requirement(r) for r in [*PROJECT_TABLE["dependencies"], *PROJECT_TABLE["optional-dependencies"]["dev"]]]
 PYTHONS = ("3.11", "3.12", "3.13")
@@ -81,3 +82,14 @@ def test_python_bounds_agree() -> None:
     assert tools["ruff"]["target-version"] == "py" + least.version.replace(".", "")
     assert tools["mypy"]["python_version"] == least.version
     assert f"--python-version {least.version}" in LOCK.splitlines()[1]
+
+
+def test_only_a_version_that_the_changelog_dates_is_called_released() -> None:
+    """Who cites 0.1.0 must find one: until then it is a pre-release, without a date."""
+    cited = dict(re.findall(r"^(version|date-released): (\S+)$", CITATION, re.MULTILINE))
+    log = (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = dict(re.findall(r"^## \[(\d\S*)\] - (\d{4}-\d\d-\d\d)$", log, re.MULTILINE))
+    version = PROJECT_TABLE["version"]
+    assert cited["version"] == version
+    assert cited.get("date-released") == released.get(version)
+    assert version in released or Version(version).is_prerelease

@@ -18,8 +18,9 @@ from particles.sets import DataSettings, open_set
 from particles.squares import PackSettings
 from particles.table import read_parquet
 from provenance.errors import UserError
+from provenance.files import write_json
 from provenance.run import LATENTS, RunSettings
-from provenance.settings import entry
+from provenance.settings import entry, plain
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 QUICK = PackSettings(size=16, scalars=False)
@@ -130,6 +131,23 @@ def test_replay_is_in_the_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     with pytest.raises(SystemExit):
         entry(find_outliers.Settings, find_outliers.main)
     assert "--replay RUN takes the settings of the earlier run" in " ".join(capsys.readouterr().out.split())
+
+
+def test_one_training_to_resume_in_a_search_of_many(tiny_set: TinySet) -> None:
+    data, common = DataSettings(data=str(tiny_set("lake", {"ash": 8})), pack=QUICK), RunSettings()
+    chain = ChainSettings(model=AutoencoderSettings(fit=FitSettings(resume=Path("runs/vae/1"))))
+    with pytest.raises(UserError, match=r"--resume names one training of .*: .* give it with --go-on instead"):
+        train_models(LATENTS, open_set(data, common), data, chain, common)
+    assert not (common.work / "runs").exists()
+
+
+def test_an_autoencoder_of_a_whole_search_is_resumed_by_that_search(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "vae" / "1"
+    write_json(run / "config.json", plain(find_outliers.Settings()))
+    write_json(run / "run.json", {"argv": ["experiments/find_outliers.py"]})
+    last = refused(script("experiments/train_vae.py", "--resume", str(run), cwd=tmp_path))
+    assert "experiments/find_outliers.py has made this run, and train_vae.py does not take its settings" in last
+    assert f"`python experiments/find_outliers.py --replay {run} --go-on` goes on with it" in last
 
 
 def test_an_autoencoder_without_its_classifier(tiny_set: TinySet) -> None:

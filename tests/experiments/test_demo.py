@@ -93,6 +93,8 @@ def test_every_picture_is_there_and_opens(summary: dict[str, Any], work: Path) -
             assert pixels.std() > 1  # not one blank color
     explorer = (work / "figures/synthetic/explorer.html").read_text(encoding="utf-8")
     assert explorer.lower().lstrip().startswith("<!doctype html")
+    flags = "--n-per-class 12 --n-core 120 --n-per-kind 1 --size 16 --no-scalars"
+    assert f"python clustering/run.py --latent vae {flags}" in explorer, "what makes the t-SNE map left out here"
 
 
 def test_results_join_by_id_and_ranks_count_the_core(summary: dict[str, Any], work: Path) -> None:

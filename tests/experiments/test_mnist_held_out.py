@@ -31,7 +31,7 @@ def summary(work: Path) -> dict[str, Any]:
     """The script on scikit-learn's digits; drawing has its own tests and takes as long as the rest."""
     settings = replace(parse(held_out.Settings, FLAGS), common=RunSettings(work_dir=work))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(held_out, "draw_all", lambda *_: [])
+        patched.setattr(held_out, "draw_all", lambda *_, **__: [])
         path = held_out.main(settings)
     return dict(json.loads(path.read_text()))
 

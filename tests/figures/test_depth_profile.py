@@ -167,7 +167,7 @@ def test_a_packed_set_is_counted_by_its_labels(tmp_path: Path, work: Path, capsy
     main(packed(tmp_path, pd.concat([labeled.assign(particle_id="l" + labeled["particle_id"]), rows()])))
     folder = work / "figures" / "core"
     assert {p.name for p in folder.iterdir()} == {
-        "profile.png", "profile.pdf",
+        "owner.json", "profile.png", "profile.pdf",
         *(f"profile-{n}.{s}" for n in ("classes", "samples", "repeats") for s in ("csv", "parquet")),
     }  # fmt: skip
     assert share_of(work, ODD, "camp") == 0.6
@@ -198,6 +198,19 @@ def test_predictions_are_taken_without_opening_a_set(work: Path) -> None:
     main(Settings(predictions="predictions"))
     assert share_of(work, ODD, "camp") == 0.6
     assert share_of(work, "GRIP_3046_0_20_1", "corylus") == 0.04
+
+
+def test_two_cores_of_one_name_have_a_folder_each(tmp_path: Path, work: Path) -> None:
+    main(packed(tmp_path, rows()))
+    frame = rows().rename(columns={"label": "predicted"}).assign(predicted="grim")
+    run_of("predictions", "predictions.parquet", frame, fingerprint="0123456789")
+    main(Settings(predictions="predictions"))
+    assert share_of(work, ODD, "camp") == 0.6, "of the first nothing is overwritten"
+    table = read_parquet(work / "figures" / "core-01234567" / "profile-classes.parquet")
+    assert set(table["class"]) == {"grim"}
+    run_of("predictions", "predictions.parquet", frame)  # of the first core itself
+    main(Settings(predictions="predictions"))
+    assert share_of(work, ODD, "grim") == 1
 
 
 def test_predictions_are_those_of_the_data_that_is_named(tmp_path: Path, work: Path) -> None:
@@ -263,7 +276,7 @@ def test_what_the_user_got_wrong_is_said(tmp_path: Path) -> None:
     run_of("vae", "index.parquet", pd.DataFrame({"particle_id": ["a"], "reconstruction": [1.0]}))
     with pytest.raises(UserError, match=r"--latent vae: vae/.* says of no particle what it is"):
         main(replace(nowhere, latent="vae"))
-    with pytest.raises(UserError, match="no finished run 'predictions'"):
+    with pytest.raises(UserError, match=r"no finished run 'predictions'.*`python experiments/classify_core\.py`"):
         main(replace(nowhere, predictions="predictions"))
     with pytest.raises(UserError, match="--top must be at least 1"):
         main(replace(nowhere, top=0))

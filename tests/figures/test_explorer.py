@@ -2,6 +2,8 @@ import base64
 import io
 import json
 import re
+import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +14,18 @@ from hypothesis import strategies as st
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
+from clustering import run as clustering
+from experiments import pretrain_classifier, train_vae
 from figures import style
 from figures.explorer import write_explorer
 from figures.explorer_crops import MOST_LOSSLESS, layout_of, sheets_of, shrunk
 from figures.explorer_data import Extras, Payload, payload_of
+from figures.explorer_missing import Opened, missing_of
 from figures.explorer_page import ASSETS, MODULES, script, script_json
-from provenance.run import TRAINED_BY
+from particles.sets import DataSettings
+from particles.squares import PackSettings
+from provenance.run import TRAINED_BY, RunSettings
+from provenance.settings import flags_of, parse
 
 EVIL = "</script><b onmouseover=alert(1)>x"
 KINDS = {"f4": "<f4", "u2": "<u2", "u4": "<u4"}
@@ -103,6 +111,39 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(page: str) -> N
     assert missing["planar-vae"].startswith(TRAINED_BY["planar-vae"])
     assert missing["predicted class"] == TRAINED_BY["classifier"]
     assert set(missing) == {"classifier", "planar-vae", "ae: t-SNE", "p-value", "predicted class", "scalars"}
+
+
+def test_commands_open_the_set_as_it_was_opened() -> None:
+    data = DataSettings(data="my crops", held_out=("ash", "soot"), um_per_px=0.25, pack=PackSettings(size=32))
+    common = RunSettings(seed=3)
+    opened = Opened(flags_of(data, common), n_classes=2)
+    missing = {entry["name"]: entry["command"] for entry in missing_of(points()[["particle_id"]], opened=opened)}
+    trained, clustered = missing["planar-vae"].split(" && ")
+    parsed = parse(train_vae.Settings, shlex.split(trained)[2:])
+    assert (parsed.flow, parsed.data, parsed.common) == ("planar", data, common)
+    again = parse(clustering.Settings, shlex.split(clustered)[2:])
+    assert (again.latent, again.data, again.common) == ("planar-vae", data, common)
+    assert parse(pretrain_classifier.Settings, shlex.split(missing["predicted class"])[2:]).data == data
+    assert parse(clustering.Settings, shlex.split(missing["p-value"])[2:]) == replace(again, latent="all")
+    assert missing["scalars"] == "", "they are made by leaving a flag away"
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "refused"),
+    [
+        (0, dict.fromkeys(("classifier", "predicted class", "p-value"), "needs labeled particles")),
+        (1, dict.fromkeys(("classifier", "predicted class"), "needs two labeled classes")),
+        (2, {}),
+    ],
+)
+def test_no_command_is_offered_that_labels_are_too_few_for(n_classes: int, refused: dict[str, str]) -> None:
+    found = missing_of(points()[["particle_id"]], opened=Opened("--data lake", n_classes))
+    assert {entry["name"]: entry["why"] for entry in found if not entry["command"] and entry["name"] != "scalars"} == (
+        refused
+    )
+    commands = [part for entry in found if entry["command"] for part in entry["command"].split(" && ")]
+    assert all(part.startswith("python ") and part.endswith(" --data lake") for part in commands)
+    assert not n_classes or "python clustering/run.py --latent all --data lake" in commands
 
 
 def test_noise_is_named_grey_and_last(page: str) -> None:

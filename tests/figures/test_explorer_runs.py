@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from figures.explorer import write_explorer
 from figures.explorer_crops import StoredCrops
+from figures.explorer_missing import Opened
 from figures.explorer_runs import exploration, nearest, strangest_and_others
 from particles.latents import Latents
 from particles.pixels import PixelStore, write_shard
@@ -76,7 +77,8 @@ def particles(tmp_path: Path, store: PixelStore) -> ParticleSet:
     table = pd.DataFrame(
         {
             "particle_id": pd.array(ids, dtype="string"), "position": np.arange(N - 1)[::-1], "scale": 0.5,
-            "label": pd.array([pd.NA] * (N - 1), dtype="string"), "um_per_px": pd.array([0.25] * (N - 1), "Float64"),
+            "role": "core", "label": pd.array([pd.NA] * (N - 1), dtype="string"),
+            "um_per_px": pd.array([0.25] * (N - 1), "Float64"),
             "width_px": pd.array([16] * (N - 1), "Int64"), "height_px": pd.array([12] * (N - 1), "Int64"),
             "Area (ABD)": pd.array(np.arange(N - 1) * 1.5, "Float64"), "top_cm": pd.array([20.0] * (N - 1), "Float64"),
         }
@@ -116,7 +118,7 @@ def clustered(tmp_path: Path) -> Run:
 
 def test_everything_is_joined_by_id(particles: ParticleSet, ranked: pd.DataFrame, run: Run, clustered: Run) -> None:
     predicted = pd.Series({f"p{i}": f"class {i % 2}" for i in range(N)})
-    points, crops, extras = exploration(particles, [run], [clustered], ranked, predicted)
+    points, crops, extras = exploration(particles, [run], [clustered], ranked, predicted, "--data lake")
     assert points["particle_id"].tolist() == [f"p{i}" for i in range(N)][::-1]
     row = points["particle_id"].tolist().index("p4")
     shown = points.loc[row, ["Area (ABD)", "vae:umap_x", "vae:hdbscan", "predicted", "rank", "top_cm"]].tolist()
@@ -127,7 +129,7 @@ def test_everything_is_joined_by_id(particles: ParticleSet, ranked: pd.DataFrame
     assert points["particle_id"].iloc[extras.neighbors["vae"][row, :5]].tolist() == ["p3", "p5", "p2", "p1", "p0"]
     redrawn = extras.redrawn["vae"]
     assert (redrawn.rows.tolist(), redrawn.images[0, 0, 0]) == ([row], 51)
-    assert (extras.fingerprint, extras.total) == ("print", N)
+    assert (extras.fingerprint, extras.total, extras.opened.flags) == ("print", N, "--data lake")
 
 
 def test_a_particle_that_is_gone_is_said_to_be(
@@ -138,6 +140,7 @@ def test_a_particle_that_is_gone_is_said_to_be(
     assert crops.absent.tolist() == [True] + [False] * (N - 1)
     assert pd.isna(points.loc[0, "vae:hdbscan"])
     assert extras.neighbors["vae"][0].tolist() == [-1] * 10
+    assert extras.opened == Opened("", 0)
     assert [entry.why for entry in extras.missing] == ["1 particles of the ranking are not in the store"]
     assert GONE in write_explorer(tmp_path / "e.html", points, crops, "t", extras).read_text(encoding="utf-8")
 

@@ -15,14 +15,16 @@ from PIL import Image
 from planted_search import EVIL, Planted, plant
 from sklearn.metrics import pairwise_distances
 
+from figures import export
 from figures.export import EXPORTS, write_csv
 from figures.export_atlas import nearest, write_atlas
 from figures.export_fiftyone import field_name, file_name, sample, write_fiftyone
 from figures.export_rows import chosen_latent, export_rows, strangest_and_others
+from figures.finished import pictures_folder
 from figures.report_results import Results, results_of
 from particles.latents import read_latents
 from provenance.errors import UserError
-from provenance.run import PROJECT
+from provenance.run import PROJECT, RunSettings
 
 ALL = 10**6
 
@@ -205,6 +207,20 @@ def test_one_particle_without_labels_or_truth_is_exported_everywhere(tmp_path: P
     assert frame["neighbors"][0]["ids"].tolist() == []
     assert ("truth" in frame) == truth
     assert "label" not in frame
+
+
+def test_an_export_lies_beside_the_pictures_of_its_set(
+    planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(export, "open_set", lambda *_: planted.particles)
+    pictures_folder(planted.work, "planted", "another set")
+    common = RunSettings(work_dir=planted.work)
+    export.main(export.Settings(to="csv", common=common))
+    written = planted.work / "figures" / "planted-print" / "particles.csv"
+    assert f"written: {written}" in capsys.readouterr().out
+    assert len(pd.read_csv(written)) == 40
+    export.main(export.Settings(to="csv", common=common, out=tmp_path / "mine.csv"))
+    assert (tmp_path / "mine.csv").read_bytes() == written.read_bytes()
 
 
 def test_a_latent_that_is_missing_is_named(planted: Planted, results: Results, tmp_path: Path) -> None:

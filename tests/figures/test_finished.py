@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from figures import area, curves, gallery, generated, linked, maps, reconstructions, scalar_maps
-from figures.finished import Redraw, opened, ranking_of
+from figures.finished import Redraw, opened, pictures_folder, ranking_of
 from particles.sets import DataSettings, ParticleSet, open_set
 from particles.squares import PackSettings
 from particles.table import write_parquet
@@ -69,6 +69,38 @@ def test_every_picture_is_redrawn_even_where_the_work_folder_has_moved(work_copy
         "maps-vae.png", "maps-vae.pdf", "scalars-vae.png", "area-vae.png", "area-vae--9_9_-9_9.5.png",
         "outliers.png", "linked.png", *sheets,
     }  # fmt: skip
+
+
+def test_two_sets_of_one_name_have_a_folder_each_and_keep_it(tmp_path: Path) -> None:
+    lake, other = "0123456789abcdef", "fedcba9876543210"
+    folders = [pictures_folder(tmp_path, "crops", one).name for one in (lake, other, lake, other)]
+    assert folders == ["crops", "crops-fedcba98"] * 2
+    shutil.rmtree(tmp_path / "figures" / "crops")
+    assert pictures_folder(tmp_path, "crops", other).name == "crops-fedcba98", "where its earlier pictures are"
+    assert pictures_folder(tmp_path, "crops", lake).name == "crops"
+
+
+def test_a_core_beside_the_same_labels_is_another_set(tmp_path: Path) -> None:
+    folders = [pictures_folder(tmp_path, "lake+crops", f"aaaaaaaaa/{core}").name for core in ("c1", "c2", "c3")]
+    assert folders == ["lake+crops", "lake+crops-aaaaaaaa-c2", "lake+crops-aaaaaaaa-c3"]
+
+
+@pytest.mark.parametrize("roles", ["held out:2,6", "labels:f00d", "unlabeled", "held out:2/labels:f00d"])
+def test_other_roles_are_another_search_of_the_same_set(roles: str, tmp_path: Path) -> None:
+    folders = {pictures_folder(tmp_path, "crops", one).name for one in ("aa/bb", f"aa/bb/{roles}")}
+    assert folders == {"crops"}
+
+
+def test_pictures_that_nobody_has_claimed_are_the_next_ones(tmp_path: Path) -> None:
+    (tmp_path / "figures" / "crops").mkdir(parents=True)
+    assert pictures_folder(tmp_path, "crops", "aa").name == "crops"
+
+
+def test_a_redrawn_picture_goes_to_the_folder_of_its_set(work_copy: Path, made: tuple[Path, ParticleSet]) -> None:
+    run = Run(run_in(work_copy, "clusters-vae"))
+    pictures_folder(work_copy, "synthetic", "another")
+    assert Redraw(run.path).folder(run) == work_copy / "figures" / f"synthetic-{made[1].fingerprint[:8]}"
+    assert Redraw(run.path, out=work_copy).folder(run) == work_copy, "or where it is told to go"
 
 
 def test_the_ranking_is_the_consensus_that_the_run_went_into(work_copy: Path) -> None:

@@ -177,6 +177,28 @@ def test_a_run_without_the_file_or_on_other_data_is_passed_over(common: RunSetti
         find("vae", common.work, "z.npy", "cafe")
 
 
+def test_the_newest_run_on_other_data_is_named_with_the_flags_that_may_differ(
+    common: RunSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same crops, packed in another way, are other data: who forgot --size must be told so."""
+    minutes = iter(range(1000))
+    monkeypatch.setattr(runs, "_now", lambda: START + timedelta(minutes=next(minutes)))
+    old, new = finished(common, data=ELSEWHERE), finished(common)
+    finished(common, holds="best.ckpt")  # has no latents
+    failed(common)
+    with pytest.raises(UserError) as missing:
+        find("vae", common.work, "z.npy", "cafe")
+    said = str(missing.value)
+    assert f"there is {new.name} on 'lake': packing flags (--size, --fit, --um-per-px, ...) and --held-out" in said
+    assert "must be the same at each step; or make one with `python experiments/train_vae.py`" in said
+    assert old.name not in said
+    with pytest.raises(UserError, match=f"there is {old.name} on 'sea': packing flags"):
+        find(old.name, common.work, "z.npy", "f00d")
+    with pytest.raises(UserError) as missing:
+        find("ae", common.work, "z.npy", "cafe")
+    assert "--size" not in str(missing.value), "where there is none at all, no flag is to blame"
+
+
 @pytest.mark.parametrize("kind", TRAINED_BY)
 def test_what_is_missing_names_its_command(common: RunSettings, kind: str) -> None:
     with pytest.raises(UserError) as missing:
@@ -190,6 +212,12 @@ def test_what_is_missing_names_its_command(common: RunSettings, kind: str) -> No
 def test_missing_clusters_name_the_clustering(common: RunSettings) -> None:
     with pytest.raises(UserError, match=r"`python clustering/run.py --latent all`"):
         find("consensus", common.work, "outliers.parquet", None)
+
+
+def test_missing_predictions_name_the_classification(common: RunSettings) -> None:
+    for fingerprint in ("f00d", None):
+        with pytest.raises(UserError, match=r"make one with `python experiments/classify_core\.py`"):
+            find("predictions", common.work, "predictions.parquet", fingerprint)
 
 
 def test_the_work_folder_is_given_or_set_or_the_project(

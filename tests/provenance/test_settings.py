@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from provenance.errors import UserError
 from provenance.files import write_json
-from provenance.settings import changed_flags, entry, from_plain, parse, plain
+from provenance.settings import changed_flags, entry, flags_of, from_plain, parse, plain
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,13 @@ def test_the_changed_flags_give_the_same_settings_again(settings: Outer) -> None
     assert (changed_flags(settings) == []) == (settings == Outer())
 
 
+def test_flags_for_a_command_come_back_from_the_shell() -> None:
+    inner = Inner(Path("my crops/$site; ls"), 0.25)
+    assert flags_of(Outer(names=("x",)), inner) == "--names x --out 'my crops/$site; ls' --rate 0.25"
+    assert parse(Inner, shlex.split(flags_of(inner))) == inner
+    assert flags_of(Outer(), Inner()) == ""
+
+
 def test_replay_takes_all_settings_of_a_run(replay: str) -> None:
     assert parse(Outer, ["--replay", replay]) == OTHER
 
@@ -138,6 +146,60 @@ def test_resume_takes_the_settings_and_stays(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {"epochs": 9, "resume": None})
     assert parse(Resumable, ["--resume", str(tmp_path)]) == Resumable(9, tmp_path)
     assert parse(Resumable, [f"--resume={tmp_path}"]) == Resumable(9, tmp_path), "or it would go on with the defaults"
+
+
+@dataclass(frozen=True)
+class Chained:
+    """How several models are trained."""
+
+    go_on: bool = False
+    """A switch."""
+
+
+@dataclass(frozen=True)
+class Several:
+    """Settings of a script that trains several models."""
+
+    chain: Chained = field(default_factory=Chained)
+    """The models."""
+
+
+def made_by(script: str, settings: object, run: Path) -> Path:
+    write_json(run / "config.json", plain(settings))
+    write_json(run / "run.json", {"argv": [script, "--epochs", "3"]})
+    return run
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--replay"])
+def test_a_run_of_a_script_that_trains_several_models_names_it_and_its_flag(
+    flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made_by("my tools/find_all.py", Several(), tmp_path / "vae" / "1")
+    monkeypatch.setattr(sys, "argv", ["experiments/train_one.py"])
+    with pytest.raises(UserError) as refused:
+        parse(Resumable, [flag, str(run)])
+    assert str(refused.value).startswith(f"{run}: my tools/find_all.py has made this run, and train_one.py does not")
+    command = str(refused.value).split("`")[1]
+    assert shlex.split(command) == ["python", "my tools/find_all.py", "--replay", str(run), "--go-on"]
+    assert parse(Several, shlex.split(command)[2:]) == Several(Chained(go_on=True)), "and that command works"
+
+
+def test_a_run_of_a_script_that_trains_one_model_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made_by("train_other.py", OTHER, tmp_path / "vae" / "1")
+    monkeypatch.setattr(sys, "argv", ["train_one.py"])
+    with pytest.raises(
+        UserError, match=r"train_other\.py has made this run.*; give the folder of a run of train_one\.py$"
+    ):
+        parse(Resumable, ["--resume", str(run)])
+
+
+def test_a_run_of_another_version_of_the_same_script_says_what_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made_by("/elsewhere/train_one.py", Several(), tmp_path / "vae" / "1")
+    monkeypatch.setattr(sys, "argv", ["experiments/train_one.py"])
+    with pytest.raises(UserError, match=r"no readable config.json to replay \(.* does not know: chain\)"):
+        parse(Resumable, ["--resume", str(run)])
 
 
 @pytest.mark.parametrize("argv", [["--nmaes", "x"], ["--limit", "many"], ["--kind", "gan"], ["--rate"]])
@@ -222,7 +284,24 @@ def test_a_file_that_cannot_be_used_is_one_line(
 def test_control_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     code, err = ends(KeyboardInterrupt(), monkeypatch, capsys)
     assert code == 130
+    assert err.count("\n") == 1
     assert "--resume RUN" in err
+    assert "--go-on" not in err
+
+
+def test_control_c_of_several_models_names_the_flag_that_goes_on_with_all(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(settings: Several) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["script.py"])
+    with pytest.raises(SystemExit) as stopped:
+        entry(Several, main)
+    err = capsys.readouterr().err
+    assert (stopped.value.code, err.count("\n")) == (130, 1)
+    assert "the same command with --go-on" in err
+    assert "--resume" not in err, "which a script of several models refuses"
 
 
 @pytest.mark.parametrize("error", [KeyError("ours"), ZeroDivisionError("ours")])
