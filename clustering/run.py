@@ -1,6 +1,5 @@
 """Cluster, map and score the latents of a core: `python clustering/run.py --latent vae`."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +22,7 @@ from provenance.engine import EngineSettings, refuse_contradiction
 from provenance.errors import UserError
 from provenance.progress import progress, show_table
 from provenance.run import LATENTS, TRAINED_BY, Run, RunSettings, classifier_beside, find, started
-from provenance.settings import changed_flags, entry
+from provenance.settings import entry, flags_of
 
 SUSPICIOUS = 0.2
 """If more of the core than this is unusual, it is not the core that is new but the labels that do not fit it."""
@@ -57,8 +56,7 @@ def main(settings: Settings) -> None:
     if marks is not None:
         core = read_parquet(clustered[0].path / "clusters.parquet")["particle_id"]  # without what was dropped
         write_likeness(marks, particles, core, runs, settings, settings.common)
-    flags = shlex.join([*changed_flags(settings.data), *changed_flags(settings.common)])
-    print(f"pictures: python figures/draw.py {flags}".rstrip())
+    print(f"pictures: python figures/draw.py {flags_of(settings.data, settings.common)}".rstrip())
 
 
 def find_latents(latent: str, particles: ParticleSet, common: RunSettings) -> list[Run]:

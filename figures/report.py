@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from figures.finished import pictures_folder
 from figures.report_cost import cost_of
 from figures.report_doubts import doubts_of
 from figures.report_facts import (
@@ -29,7 +30,7 @@ from figures.report_text import DASH
 from particles.sets import DataSettings, ParticleSet, open_set, packed_folder
 from provenance.files import replacing
 from provenance.run import LATENTS, Run, RunSettings, find
-from provenance.settings import entry
+from provenance.settings import entry, flags_of
 
 ASSETS = Path(__file__).with_name("assets")
 
@@ -54,14 +55,14 @@ def main(settings: Settings) -> None:
     particles = open_set(data, common)
     run = find(settings.consensus, common.work, "outliers.parquet", particles.fingerprint)
     folders = [packed_folder(name, data, common, _quiet) for name in (data.data, data.core) if name]
-    drawn = common.work / "figures" / particles.name
+    drawn = pictures_folder(common.work, particles.name, particles.fingerprint)
     pictures, stale = fresh(sorted(drawn.glob("*.png")), run)
     path = write_report(
         particles, run, settings.out or drawn / "report.html", pictures=pictures, folders=folders, seed=common.seed
     )
     if stale or not pictures:
         what = f"{len(stale)} pictures in {drawn} are older than {run.name}" if stale else f"no pictures in {drawn}"
-        print(f"{what}: left out; draw them with `python figures/draw.py --data {data.data}` and run this again")
+        print(f"{what}: left out; draw them with `python figures/draw.py {flags_of(data, common)}` and run this again")
     print(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
