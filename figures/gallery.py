@@ -12,7 +12,7 @@ from figures import style
 from figures.cards import Card, draw_sections
 from figures.cluster_sheets import draw_clusters
 from figures.finished import Redraw, View, opened, particles_of, redrawn
-from figures.particle_cards import cards_of, found_text, known_text
+from figures.particle_cards import cards_of, found_text
 from particles.pixels import PixelStore
 from particles.sets import ParticleSet
 from particles.table import read_parquet
@@ -46,6 +46,8 @@ def outlier_sheet(particles: ParticleSet, ranked: pd.DataFrame, folder: Path, la
         subtitle += f"; {found} of the {n} true outliers are among the first {n}"
     if "p_value" in ranked and ranked["p_value"].notna().any():
         subtitle += f"; {int(ranked['discovery'].sum())} pass the false-discovery line at 10 %"
+        if "known_as_strange" in ranked and (ranked["known_as_strange"] == 0).any():
+            subtitle += "; the least p: no known particle is as strange"
     title = f"The strangest particles: {particles.name}"
     path = folder / "outliers.png"
     return draw_outliers(ranked, particles.table, particles.pixels, path, title, subtitle, latents=latents)
@@ -116,9 +118,10 @@ def draw_outliers(
 def _said(judged: Mapping[Hashable, Any], latents: int) -> tuple[str, ...]:
     """What stands below a crop, most telling first."""
     p_value = judged.get("p_value")
-    p_text = "" if pd.isna(p_value) else f"p = {p_value:.2g}"
-    rare = ", ".join(filter(None, (p_text, known_text(judged.get("known_as_strange")))))
-    return (*filter(None, (rare, found_text(judged.get("found_in"), latents))), *short_reasons(judged.get("reasons")))
+    as_strange = judged.get("known_as_strange")
+    least = not pd.isna(as_strange) and as_strange == 0  # it is the particle's own weight
+    p_text = "" if pd.isna(p_value) else f"p = {p_value:.2g}{' (the least)' if least else ''}"
+    return (*filter(None, (p_text, found_text(judged.get("found_in"), latents))), *short_reasons(judged.get("reasons")))
 
 
 def _by_discovery(cards: Sequence[Card], top: pd.DataFrame) -> Mapping[str, Sequence[Card]]:

@@ -242,6 +242,15 @@ def test_filters_hide_and_come_back(tiny: Opened) -> None:
     assert tiny.text("#filter-count") == f"{N} of {N} shown"
 
 
+def test_a_pressed_button_stays_readable_under_the_mouse(tiny: Opened) -> None:
+    tiny.page.click("#theme")
+    tiny.page.hover("#theme")
+    colors = "b => [getComputedStyle(b).backgroundColor, getComputedStyle(b).color]"
+    pressed, accent = tiny.page.locator("#theme").evaluate(colors), "rgb(86, 180, 233)"
+    tiny.page.click("#theme")
+    assert pressed == [accent, "rgb(16, 22, 27)"], "of dark on light, not of dark on dark"
+
+
 def test_marks_and_theme_survive_a_reload_and_marks_are_exported(tiny: Opened) -> None:
     order = points().sort_values("rank")["particle_id"].tolist()
     label = 'a "label", with é ' + "x" * 300

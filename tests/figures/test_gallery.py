@@ -116,7 +116,7 @@ def test_a_card_says_in_how_many_latents_a_particle_was_found(
     draw_outliers(both, table, pixels, tmp_path / "o.png", "t", n=2, latents=4)
     draw_outliers(ranked, table, pixels, tmp_path / "o.png", "t", n=1)
     lines = [card.lines[1:] for parts in sections for cards in parts.values() for card in cards]
-    first = ("p = 0.01, 0 known as strange", "found in 3 of 4 latents")
+    first = ("p = 0.01 (the least)", "found in 3 of 4 latents")
     assert lines == [first, ("p = 0.01", "found in 0 of 4 latents"), ("p = 0.01",)]
 
 
