@@ -9,7 +9,6 @@ from autoencoders.models import KINDS, Kind
 from autoencoders.train import AutoencoderSettings, refuse_lost_orientation, train_autoencoder
 from encoders.fit import FitSettings, begun
 from encoders.pretrain import ClassifierSettings, pretrain
-from particles.loader import Augment
 from particles.sets import ParticleSet
 from provenance.errors import UserError
 from provenance.run import Run, RunSettings
@@ -21,8 +20,6 @@ class ChainSettings:
 
     pretrain_epochs: int = 12
     """Epochs of the classifier; those of the autoencoders are --epochs."""
-    pretrain_augment: Augment | None = None
-    """Augmentation of the classifier; default: that of the autoencoders."""
     flow_steps: int = 4
     """K, steps of the planar flow."""
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
@@ -65,8 +62,7 @@ def train_models(
         refuse_lost_orientation(chain.model, particles)  # before the classifier has taken its minutes
     runs: list[Run] = []
     if particles.classifiable:
-        augment = chain.pretrain_augment or chain.model.fit.augment
-        fit = replace(chain.model.fit, epochs=chain.pretrain_epochs, augment=augment)
+        fit = replace(chain.model.fit, epochs=chain.pretrain_epochs)
         before = begun("classifier", settings, common, particles) if chain.go_on else None
         runs.append(_made(before, fit, lambda how: pretrain(particles, settings, chain.classifier, how, common)))
     else:

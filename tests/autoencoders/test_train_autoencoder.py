@@ -18,7 +18,7 @@ from autoencoders.training import AutoencoderTraining, load_autoencoder
 from encoders.encode import inference
 from encoders.fit import FitSettings, SeedEachStep, begun
 from encoders.pretrain import ClassifierSettings, pretrain
-from particles.loader import Augment, ParticleData, PixelData, as_input
+from particles.loader import ParticleData, PixelData, as_input
 from particles.sets import DataSettings, ParticleSet, open_set
 from particles.squares import PackSettings
 from provenance.errors import UserError
@@ -227,23 +227,6 @@ def test_what_cannot_be_learned_is_refused(particles: ParticleSet, common: RunSe
     assert sorted((common.work / "runs").glob("*/*")) == before, "refused before anything was begun"
     (alone,) = train_models(["classifier"], particles, common, ChainSettings(pretrain_epochs=1, model=turned), common)
     assert alone.kind == "classifier", "which reconstructs nothing"
-
-
-@pytest.mark.parametrize(("own", "expected"), [(None, ["none", "none"]), ("wide-affine", ["wide-affine", "none"])])
-def test_the_classifier_may_have_an_augmentation_of_its_own(
-    own: Augment | None, expected: list[str], particles: ParticleSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[str] = []
-
-    def noted(wanted: Augment, oriented: bool) -> Augment:
-        seen.append(wanted)
-        return "none"
-
-    monkeypatch.setattr("encoders.fit.resolve_augment", noted)
-    short = replace(HOW, fit=replace(FIT, epochs=1, augment="none"))
-    chain = ChainSettings(pretrain_epochs=1, pretrain_augment=own, model=short)
-    train_models(["ae"], particles, DATA, chain, RunSettings(work_dir=tmp_path))
-    assert seen == expected
 
 
 @pytest.mark.parametrize("kind", ["ae", "vae"])
