@@ -49,8 +49,8 @@ def main(settings: Settings) -> None:
     """Print the uniformity without outliers, and the false discoveries with them."""
     begun = time.perf_counter()
     alone, among = ([_ranked(seed, kind, settings) for seed in range(settings.seeds)] for kind in (0, 1))
-    every = np.concatenate([core.ranked["p_value"] for core in alone])
-    ks = np.array([kstest(core.ranked["p_value"], "uniform").statistic for core in alone])
+    every = np.concatenate([core.ranked["p_value"].dropna() for core in alone])
+    ks = np.array([kstest(core.ranked["p_value"].dropna(), "uniform").statistic for core in alone])
     chance = np.array([by_chance(len(core.ranked), core.known) for core in alone])
     print(f"{machine()}\n\nwithout outliers, {settings.seeds} cores of {settings.n_core}:")
     for level in (0.01, 0.05, 0.1, 0.5):

@@ -45,7 +45,7 @@ def draw_curves(metrics_csv: Path, path: Path, title: str, subtitle: str | None 
     Args:
         metrics_csv: one row an epoch: `epoch`, `train_loss`, `val_loss`; from a classifier `train_accuracy`,
             `val_accuracy`; from an autoencoder `*_reconstruction`, `*_kl`, `kl_weight`, `active_units` and,
-            where it is variational, `kl_dim_00`, ... in nats.
+            where its KL is a sum over dimensions, `kl_dim_00`, ... in nats.
         path: PNG to write.
         title: above the panels.
         subtitle: a fainter line below the title.
@@ -88,7 +88,7 @@ def panels_of(metrics: pd.DataFrame) -> dict[str, Panel]:
     panels: dict[str, Panel] = {"Loss": _loss}
     if has_any(metrics, ["train_accuracy", "val_accuracy"]):
         panels["Accuracy"] = _accuracy
-    if has_any(metrics, ["val_kl"]) and metrics["val_kl"].any():  # a plain autoencoder logs a KL of zero: no curve
+    if variational(metrics):
         panels["KL divergence and its weight"] = _kl
     if dimensions(metrics):  # a flow mixes the dimensions: its KL is no sum over them
         panels["KL per latent dimension"] = _kl_per_dimension
@@ -102,6 +102,11 @@ def has_any(metrics: pd.DataFrame, names: list[str]) -> bool:
     return any(name in metrics and metrics[name].notna().any() for name in names)
 
 
+def variational(metrics: pd.DataFrame) -> bool:
+    """Whether there is a KL; a plain autoencoder logs zeros."""
+    return has_any(metrics, ["val_kl"]) and bool(metrics["val_kl"].any())
+
+
 def dimensions(metrics: pd.DataFrame) -> list[str]:
     """The columns `kl_dim_00`, `kl_dim_01`, ... in the order of the latent's dimensions."""
     return sorted((name for name in metrics if str(name).startswith("kl_dim_")), key=style.natural)
@@ -112,7 +117,7 @@ def dimensions(metrics: pd.DataFrame) -> list[str]:
 
 def _loss(axes: Axes, metrics: pd.DataFrame) -> None:
     _lines(axes, metrics, {"train_loss": ("train", _TRAIN, "-"), "val_loss": ("validation", _VAL, "-")})
-    if dimensions(metrics):
+    if variational(metrics):
         parts = {
             "train_reconstruction": ("train, reconstruction only", _TRAIN, ":"),
             "val_reconstruction": ("validation, reconstruction only", _VAL, ":"),

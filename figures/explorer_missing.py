@@ -65,7 +65,7 @@ def missing_of(
         ]
     wanted = {
         "score": Missing("consensus score", "no ranking", f"{_AGAIN} all"),
-        "p_value": Missing("p-value", "this ranking has none", f"{_AGAIN} all"),
+        "p_value": Missing("p-value", "no labeled particle was held back from the models", ""),
         "predicted": Missing("predicted class", "no classifier has seen these", TRAINED_BY["classifier"]),
         "Area (ABD)": Missing("scalars", "not measured: search the set again without --no-scalars", ""),
     }
@@ -74,7 +74,7 @@ def missing_of(
     return [vars(replace(entry, command=opened.again(entry.command))) for entry in told]
 
 
-_LEAST_CLASSES = {"classifier": 2, "predicted class": 2, "p-value": 1}
+_LEAST_CLASSES = {"classifier": 2, "predicted class": 2}
 """What nobody can make without so many labeled classes."""
 
 

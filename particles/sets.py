@@ -335,14 +335,19 @@ def _refuse_namesakes(twice: pd.DataFrame, pixels: PixelStore) -> None:
 def _run_name(settings: DataSettings, infos: list[dict[str, Any]]) -> str:
     """Folder name for pictures: the set, its core, and what is held out."""
     name = "+".join(info["name"] for info in infos)
-    return f"{name}-without-{'-'.join(settings.held_out)}" if settings.held_out else name
+    return f"{name}-without-{'-'.join(map(_one_part, settings.held_out))}" if settings.held_out else name
+
+
+def _one_part(name: str) -> str:
+    """A class in the name of a folder and in a fingerprint, both of which `/` takes apart."""
+    return name.replace("/", "_")
 
 
 def _run_fingerprint(settings: DataSettings, infos: list[dict[str, Any]], marks: pd.DataFrame | None) -> str:
     """Runs fit together only if they saw the same pixels in the same roles."""
     parts = [info["fingerprint"] for info in infos]
     if settings.held_out:
-        parts.append("held out:" + ",".join(sorted(settings.held_out)))
+        parts.append("held out:" + ",".join(sorted(map(_one_part, settings.held_out))))
     if marks is not None:
         parts.append("labels:" + marks_digest(marks))
     if not settings.use_labels:

@@ -71,7 +71,8 @@ def _with_splits(rows: pd.DataFrame) -> pd.DataFrame:
     prescribed = rows["split"].astype("string")
     # A source that only knows train and test (MNIST) still needs a validation split, carved from its train. Marks are
     # not carved: they were picked because they are strange, and would put off what is calibrated with them.
-    carved = np.where(hash_share(rows["particle_id"].tolist(), "val") < VAL_SHARE, "val", "train")
+    share_carved = 0.0 if (prescribed == "val").any() else VAL_SHARE
+    carved = np.where(hash_share(rows["particle_id"].tolist(), "val") < share_carved, "val", "train")
     of_source = (prescribed == "train").fillna(False) & ~rows["marked"].astype("boolean")
     prescribed = prescribed.mask(of_source, pd.Series(carved, index=rows.index))
     if not labeled.any():  # with all labels hidden a prescribed test split has nothing to be held back from
@@ -100,10 +101,16 @@ def _known_classes(rows: pd.DataFrame) -> list[str]:
         if count < SMALLEST_CLASS or name not in trained:  # of a handful, the hash may send none to train
             few = count < SMALLEST_CLASS
             wrong = f"at least {SMALLEST_CLASS}" if few else "but none in the train split, where some"
-            raise UserError(
-                f"class '{name}' has {count} particle(s), {wrong} are needed: add crops or marks of it, take its "
-                f"crops or its marks out, or leave it out with --held-out {name}"
+            # marked ones are of the core, and held out they would be neither learned from nor searched
+            marks = bool(labeled.loc[labeled["label"] == name, "marked"].all())
+            way_out = (
+                "mark more or take its marks out"
+                if marks
+                else (
+                    f"add crops or marks of it, take its crops or its marks out, or leave it out with --held-out {name}"
+                )
             )
+            raise UserError(f"class '{name}' has {count} particle(s), {wrong} are needed: {way_out}")
     return sorted(str(name) for name in counts.index)
 
 

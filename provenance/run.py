@@ -36,7 +36,9 @@ TRAINED_BY = {
     "planar-vae": "python experiments/train_vae.py --flow planar",
 }
 _MADE_BY = {**TRAINED_BY, "predictions": "python experiments/classify_core.py"}
-_SAME_AT_EACH_STEP = "packing flags (--size, --fit, --um-per-px, ...) and --held-out must be the same at each step"
+_SAME_AT_EACH_STEP = (
+    "--core, --held-out, --extra-labels and packing flags (--size, --fit, ...) must be the same at each step"
+)
 LATENTS = ("classifier", "ae", "vae", "planar-vae")
 """The kinds of run whose latents are clustered and searched; `--latent all` means these."""
 _SPENT = "spent.json"

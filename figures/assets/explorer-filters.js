@@ -77,7 +77,7 @@ function drawLegend() {
   if (column.reversed) ends.reverse();
   bar.style.background = "linear-gradient(to right, " + ramp(colors.dark).join(", ") + ")";
   const note = [column.group === "rarities" ? "share of the core that is less strange" : "",
-    column.log ? "logarithmic" : "", column.key === "p_value" ? "small is strange" : ""].filter(Boolean).join("; ");
+    column.log ? "logarithmic" : "", ["p_value", "known_as_strange"].includes(column.key) ? "small is strange" : ""].filter(Boolean).join("; ");
   $("legend").append(bar, make("div", {class: "ends"}, make("span", {text: quantity(ends[0], column.unit)}),
     make("span", {text: quantity(ends[1], column.unit)})), make("p", {class: "faint", text: note}));
 }

@@ -58,7 +58,7 @@ function startGallery() {
   $("histogram-part").hidden = $("sort").disabled = entries.length === 0;
   const again = () => { galleryShown = PAGE; drawGallery(); };
   $("sort").onchange = () => {
-    $("sort-up").setAttribute("aria-pressed", String(["rank", "p_value"].includes($("sort").value)));
+    $("sort-up").setAttribute("aria-pressed", String(Boolean(numbers.get($("sort").value)?.reversed)));
     again();
   };
   $("sort-up").onclick = () => {

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from figures.curves import dimensions, draw_curves, panels_of
@@ -41,6 +42,16 @@ def test_each_kind_has_its_panels_even_after_one_epoch(
     width, height = Image.open(draw_curves(tmp_path / "metrics.csv", tmp_path / "c.png", "t")).size
     assert width == 44 + 74 + 2 * (700 + 150) - 20
     assert height == 44 + 48 + 34 + math.ceil(len(panels) / 2) * (400 + 168) - 12
+
+
+@pytest.mark.parametrize(("kind", "lines"), [("ae", 2), ("vae", 4), ("planar-vae", 4)])
+def test_a_variational_loss_is_drawn_with_its_reconstruction(kind: str, lines: int) -> None:
+    frame = metrics(5, kind)
+    axes = Figure().subplots()
+    panels_of(frame)["Loss"](axes, frame)
+    drawn = [line.get_label() for line in axes.lines]
+    assert len(drawn) == lines
+    assert ("validation, reconstruction only" in drawn) == (kind != "ae")
 
 
 def test_dimensions_are_in_the_latents_order() -> None:

@@ -124,26 +124,26 @@ def test_commands_open_the_set_as_it_was_opened() -> None:
     again = parse(clustering.Settings, shlex.split(clustered)[2:])
     assert (again.latent, again.data, again.common) == ("planar-vae", data, common)
     assert parse(pretrain_classifier.Settings, shlex.split(missing["predicted class"])[2:]).data == data
-    assert parse(clustering.Settings, shlex.split(missing["p-value"])[2:]) == replace(again, latent="all")
+    assert parse(clustering.Settings, shlex.split(missing["consensus score"])[2:]) == replace(again, latent="all")
     assert missing["scalars"] == "", "they are made by leaving a flag away"
+    assert missing["p-value"] == "", "what was held back is a matter of labels"
 
 
 @pytest.mark.parametrize(
     ("n_classes", "refused"),
     [
-        (0, dict.fromkeys(("classifier", "predicted class", "p-value"), "needs labeled particles")),
+        (0, dict.fromkeys(("classifier", "predicted class"), "needs labeled particles")),
         (1, dict.fromkeys(("classifier", "predicted class"), "needs two labeled classes")),
         (2, {}),
     ],
 )
 def test_no_command_is_offered_that_labels_are_too_few_for(n_classes: int, refused: dict[str, str]) -> None:
     found = missing_of(points()[["particle_id"]], opened=Opened("--data lake", n_classes))
-    assert {entry["name"]: entry["why"] for entry in found if not entry["command"] and entry["name"] != "scalars"} == (
-        refused
-    )
+    never = ("scalars", "p-value")
+    assert {e["name"]: e["why"] for e in found if not e["command"] and e["name"] not in never} == refused
     commands = [part for entry in found if entry["command"] for part in entry["command"].split(" && ")]
     assert all(part.startswith("python ") and part.endswith(" --data lake") for part in commands)
-    assert not n_classes or "python clustering/run.py --latent all --data lake" in commands
+    assert "python clustering/run.py --latent all --data lake" in commands
 
 
 def test_noise_is_named_grey_and_last(page: str) -> None:

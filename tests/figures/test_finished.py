@@ -10,11 +10,12 @@ import pytest
 
 from figures import area, curves, gallery, generated, linked, maps, reconstructions, scalar_maps
 from figures.finished import Redraw, opened, pictures_folder, ranking_of
+from particles import sets
 from particles.sets import DataSettings, ParticleSet, open_set
 from particles.squares import PackSettings
 from particles.table import write_parquet
 from provenance.errors import UserError
-from provenance.files import write_json
+from provenance.files import read_json, write_json
 from provenance.run import Run, RunSettings, started
 
 LONG = "x" * 200
@@ -69,6 +70,16 @@ def test_every_picture_is_redrawn_even_where_the_work_folder_has_moved(work_copy
         "maps-vae.png", "maps-vae.pdf", "scalars-vae.png", "area-vae.png", "area-vae--9_9_-9_9.5.png",
         "outliers.png", "linked.png", *sheets,
     }  # fmt: skip
+
+
+def test_a_class_with_a_slash_in_its_name_can_be_held_out(tmp_path: Path) -> None:
+    settings = DataSettings(held_out=("pollen/spore",))
+    infos = [{"name": "lake", "fingerprint": "abc123456789"}]
+    name, fingerprint = sets._run_name(settings, infos), sets._run_fingerprint(settings, infos, None)
+    folder = pictures_folder(tmp_path, name, fingerprint)
+    assert folder == tmp_path / "figures" / "lake-without-pollen_spore"
+    assert pictures_folder(tmp_path, name, "other") == folder.with_name(f"{folder.name}-other")
+    assert read_json(folder / "owner.json")["fingerprint"] == "abc123456789", "whoever is held out"
 
 
 def test_two_sets_of_one_name_have_a_folder_each_and_keep_it(tmp_path: Path) -> None:

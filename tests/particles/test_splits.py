@@ -166,6 +166,12 @@ def test_a_prescribed_split_is_kept_and_validation_carved_from_its_train() -> No
     assert dict(share) == pytest.approx({"train": 0.9, "val": 0.1}, abs=0.03)
 
 
+def test_a_prescribed_validation_split_is_the_only_one() -> None:
+    given = pd.concat([table({"7": 200}, split=split) for split in ("train", "val", "test")], ignore_index=True)
+    given["particle_id"] = [f"m{i}" for i in range(600)]
+    assert (assign(given)["split"] == given["split"]).all(), "nothing is carved from a train that has its val beside it"
+
+
 def test_of_a_prescribed_train_marks_are_not_carved() -> None:
     rows = assign(table({"7": 300, "odd": 300}, split="train").assign(marked=[False] * 300 + [True] * 300))
     assert set(rows.loc[rows["marked"], "split"]) == {"train"}
