@@ -119,7 +119,7 @@ def changed_settings(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def begun(
     kind: str, settings: Any, common: RunSettings, particles: ParticleSet, start: Run | None = None
 ) -> Run | None:
-    """The newest run of a kind that had these settings and saw this data, finished or not; None without one.
+    """The newest run of a kind that had these settings and this seed, and saw this data; finished or not, or None.
 
     Args:
         kind: of the run.
@@ -133,7 +133,8 @@ def begun(
     for path in sorted((common.work / "runs" / kind).glob("*/run.json"), reverse=True):
         run = Run(path.parent)
         same_data = run.info["data"]["fingerprint"] == particles.fingerprint and run.info["parents"] in starts
-        same_script = run.config.keys() == wanted.keys()
+        # a script that trains with several seeds need not have the seed among its settings
+        same_script = run.config.keys() == wanted.keys() and run.info["seed"] == common.seed
         if same_data and same_script and not changed_settings(run.config, wanted):
             return run
     return None

@@ -153,6 +153,7 @@ def test_what_was_begun_with_other_settings_or_from_another_classifier_is_not_go
     assert begun("planar-vae", HOW, common, particles, classifier) is None, "another script's settings"
     assert begun("planar-vae", DATA, common, particles, straight) is None
     assert begun("planar-vae", DATA, common, particles) is None
+    assert begun("planar-vae", DATA, replace(common, seed=1), particles, classifier) is None, "another seed"
     other = open_set(replace(DATA, n_core=30), common, say=lambda _: None)
     assert begun("planar-vae", DATA, common, other, classifier) is None
 
