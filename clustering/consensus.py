@@ -38,7 +38,7 @@ SCORE_WEIGHT = {
 """How much a view and a score count in the consensus, by what they found on synthetic cores of seeds that no result is
 reported on (docs/architecture.md, "The consensus"). A score that is not here (GLOSH, of the map and so of the core
 alone) is shown, but does not count."""
-UNUSUAL = 0.9
+REASON_FROM = 0.9
 """Rarity from which a score is a reason: the strangest tenth."""
 ONLY_OF = {"cosine": ("ae", "vae", "planar-vae")}
 """Latents of which alone a score counts; of the others it is shown."""
@@ -153,7 +153,7 @@ def reasons(columns: Sequence[str], rarities: np.ndarray, shares: np.ndarray, mo
         shares: (scores,) what each score contributes to the consensus.
         most: how many reasons.
     """
-    strongest = [i for i in np.argsort(-shares, kind="stable") if rarities[i] >= UNUSUAL][:most]
+    strongest = [i for i in np.argsort(-shares, kind="stable") if rarities[i] >= REASON_FROM][:most]
     named = ((*columns[i].split("."), rarities[i]) for i in strongest)
     return "; ".join(f"{WORDS[score]} ({latent}, {_top(value)})" for latent, score, value in named) or NOTHING
 

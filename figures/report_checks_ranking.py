@@ -79,9 +79,10 @@ def coarse(results: Results) -> Evidence:
         return None
     if results.ranked["discovery"].any():
         return []
-    smallest, needed = float(p_values.min()), 0.1 / len(p_values)
+    n = len(results.ranked)  # those without a p-value count in the line too
+    smallest, needed = float(p_values.min()), FALSE_DISCOVERIES / n
     beyond = int((results.ranked["known_as_strange"] == 0).sum())
-    return [f"No discovery: the smallest p-value is {p_text(smallest)}; a single one among {len(p_values):,} particles "
+    return [f"No discovery: the smallest p-value is {p_text(smallest)}; a single one among {n:,} particles "
             f"would need {p_text(needed)}. {beyond:,} are stranger than every known particle held back."]  # fmt: skip
 
 
