@@ -101,7 +101,9 @@ def _known_classes(rows: pd.DataFrame) -> list[str]:
         if count < SMALLEST_CLASS or name not in trained:  # of a handful, the hash may send none to train
             few = count < SMALLEST_CLASS
             wrong = f"at least {SMALLEST_CLASS}" if few else "but none in the train split, where some"
-            way_out = f"add crops or marks of it, take its crops or its marks out, or leave it out with --held-out {name}"
+            way_out = (
+                f"add crops or marks of it, take its crops or its marks out, or leave it out with --held-out {name}"
+            )
             if labeled.loc[labeled["label"] == name, "marked"].all():  # held out, they would not even be searched
                 way_out = "mark more or take its marks out"
             raise UserError(f"class '{name}' has {count} particle(s), {wrong} are needed: {way_out}")
