@@ -19,7 +19,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from benchmarks.demo import machine
 from clustering.calibration import class_weights
-from clustering.consensus import consensus, consensus_of
+from clustering.consensus import consensus, consensus_of, score_weights
 from clustering.outliers import OutlierSettings
 from clustering.verdict import Kept, calibrated, scalar_scores
 from particles.measures import normalized_scalars
@@ -103,9 +103,10 @@ def _ranked(seed: int, planted: int, settings: Settings) -> Core:
         reference=rows.loc[rows["label"].notna() & (rows["split"] == "train"), "particle_id"],
         predicted=predicted,
     )
-    core, known = scalar_scores(rows, kept, OutlierSettings(), seed)
+    core, known, _ = scalar_scores(rows, kept, OutlierSettings(), seed)
     views = {"scalars": core}
-    ranked = calibrated(consensus(views), consensus_of({"scalars": known}, views), kept)
+    ranked = consensus(views)
+    ranked = calibrated(ranked, consensus_of({"scalars": known}, views, score_weights(ranked)), kept)
     of_core, of_known = (predicted.loc[ids].reset_index(drop=True) for ids in (kept.core, kept.known))
     weights = of_known.map(class_weights(of_core, of_known))
     return Core(ranked, rows.set_index("particle_id")["is_outlier"], weights.sum() ** 2 / (weights**2).sum())

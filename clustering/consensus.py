@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
 
 from provenance.errors import UserError
 
@@ -18,6 +19,7 @@ WORDS = {
     "reconstruction": "badly reconstructed",
     "kl": "costly to encode",
     "neg_elbo": "improbable",
+    "excess": "of a kind that the core has more of than the labels",
 }
 """What a score says, in a reader's words."""
 
@@ -34,12 +36,17 @@ SCORE_WEIGHT = {
     "reconstruction": 0.25,
     "kl": 0.1,
     "neg_elbo": 0.1,
+    "excess": 2.0,
 }
 """How much a view and a score count in the consensus, by what they found on synthetic cores of seeds that no result is
 reported on (docs/architecture.md, "The consensus"). A score that is not here (GLOSH, of the map and so of the core
 alone) is shown, but does not count."""
 REASON_FROM = 0.9
 """Rarity from which a score is a reason: the strangest tenth."""
+EXCESS = "scalars.excess"
+"""The score that tells by itself whether it has something to say, and which others see the same."""
+FULL_TRUST = 0.75
+"""Area under the curve of a score's strangest tenth against the excess from which it has all of its weight."""
 ONLY_OF = {"cosine": ("ae", "vae", "planar-vae")}
 """Latents of which alone a score counts; of the others it is shown."""
 
@@ -64,7 +71,7 @@ def consensus(scores: dict[str, pd.DataFrame], with_reasons: bool = True) -> pd.
 
     Each score's rarity r becomes a surprise, the normal deviate that is exceeded by a share 1 - r; the consensus is
     the weighted mean of the surprises (Stouffer's way to combine p-values). What is rare by one score but ordinary by
-    the others comes after what is rare by all.
+    the others comes after what is rare by all. The weights are those of `score_weights`.
 
     Args:
         scores: for each latent a frame with `particle_id` and one column per score.
@@ -79,7 +86,7 @@ def consensus(scores: dict[str, pd.DataFrame], with_reasons: bool = True) -> pd.
     """
     ids = next(iter(scores.values()))["particle_id"].reset_index(drop=True)
     rarities = _rarities(scores, scores, ids)
-    shares = _shares(rarities)  # (N, scores), in what each contributes
+    shares = _shares(rarities, score_weights(rarities))  # (N, scores), in what each contributes
     result = pd.concat([ids, rarities], axis=1)
     result["score"] = shares.sum(axis=1)
     result["rank"] = ranks(result["score"].to_numpy())
@@ -90,18 +97,55 @@ def consensus(scores: dict[str, pd.DataFrame], with_reasons: bool = True) -> pd.
     return result
 
 
-def consensus_of(others: dict[str, pd.DataFrame], core: dict[str, pd.DataFrame]) -> pd.DataFrame:
+def consensus_of(
+    others: dict[str, pd.DataFrame], core: dict[str, pd.DataFrame], weights: dict[str, float]
+) -> pd.DataFrame:
     """The consensus score that particles outside the core would have within it.
 
     Args:
         others: as the core's, for the other particles.
         core: what `consensus` was given.
+        weights: `score_weights` of what it gave.
 
     Returns:
         `particle_id` and `score`, in the order of the first latent's rows.
     """
     ids = next(iter(others.values()))["particle_id"].reset_index(drop=True)
-    return pd.DataFrame({"particle_id": ids, "score": _shares(_rarities(others, core, ids)).sum(axis=1)})
+    shares = _shares(_rarities(others, core, ids), weights)
+    return pd.DataFrame({"particle_id": ids, "score": shares.sum(axis=1)})
+
+
+def score_weights(rarities: pd.DataFrame) -> dict[str, float]:
+    """How much each score counts in this core: by the tables above, and by what the core has more of than the labels.
+
+    Where novelties come in numbers, the excess tells which scores see them: those whose strangest tenth it votes for.
+    With the best of these agreements, G in [0, 1], the excess itself comes in and every score's own agreement takes
+    the place of a blind faith in it: w (1 - G + G agreement). Where there are few novelties, or none, what excess
+    there is lies elsewhere, G is near 0 and the tables stand as they are.
+
+    Args:
+        rarities: (N, ...) of the core, columns `<latent>.<score>`; others are passed over.
+
+    Returns:
+        By column; those of the tables where there is no excess among them.
+    """
+    tables = {name: _weight(name) for name in rarities if "." in name}
+    if EXCESS not in tables:
+        return tables
+    votes = rarities[EXCESS].to_numpy()
+    agreement = {name: _agreement(rarities[name].to_numpy(), votes) for name in tables if name != EXCESS}
+    full = [value for name, value in agreement.items() if LATENT_WEIGHT.get(name.partition(".")[0], 1.0) == 1.0]
+    most = max(full, default=0.0)
+    weights = {name: tables[name] * (1 - most + most * value) for name, value in agreement.items()}
+    return {name: weights.get(name, tables[name] * most) for name in tables}
+
+
+def _agreement(score: np.ndarray, votes: np.ndarray) -> float:
+    """From 0, the score's strangest tenth has no more votes than all others, to 1."""
+    top = score >= REASON_FROM
+    if top.all() or not top.any():
+        return 0.0
+    return float(np.clip((roc_auc_score(top, votes) - 0.5) / (FULL_TRUST - 0.5), 0.0, 1.0))
 
 
 def _rarities(scores: dict[str, pd.DataFrame], core: dict[str, pd.DataFrame], ids: pd.Series) -> pd.DataFrame:
@@ -123,10 +167,10 @@ def _refuse_missing(score: pd.Series, latent: str) -> None:
                         "with a lower --lr")  # fmt: skip
 
 
-def _shares(rarities: pd.DataFrame) -> np.ndarray:
+def _shares(rarities: pd.DataFrame, weights: dict[str, float]) -> np.ndarray:
     """What each score contributes to the consensus: (N, scores)."""
-    weights = np.array([_weight(name) for name in rarities])
-    return norm.ppf(rarities.to_numpy()) * weights / weights.sum()
+    heavy = np.array([weights[name] for name in rarities])
+    return norm.ppf(rarities.to_numpy()) * heavy / heavy.sum()
 
 
 def _weight(column: str) -> float:
@@ -145,7 +189,8 @@ def ranks(score: np.ndarray) -> np.ndarray:
 def reasons(columns: Sequence[str], rarities: np.ndarray, shares: np.ndarray, most: int = 3) -> str:
     """The scores by which a particle is unusual, the largest contribution first, in plain words.
 
-    What no score finds unusual has a rank too, but no reason for it: `nothing unusual`.
+    What no score finds unusual has a rank too, but no reason for it: `nothing unusual`. A score that does not count in
+    this core is no reason either.
 
     Args:
         columns: `<latent>.<score>` names, one a score.
@@ -153,8 +198,8 @@ def reasons(columns: Sequence[str], rarities: np.ndarray, shares: np.ndarray, mo
         shares: (scores,) what each score contributes to the consensus.
         most: how many reasons.
     """
-    strongest = [i for i in np.argsort(-shares, kind="stable") if rarities[i] >= REASON_FROM][:most]
-    named = ((*columns[i].split("."), rarities[i]) for i in strongest)
+    strongest = [i for i in np.argsort(-shares, kind="stable") if rarities[i] >= REASON_FROM and shares[i] > 0]
+    named = ((*columns[i].split("."), rarities[i]) for i in strongest[:most])
     return "; ".join(f"{WORDS[score]} ({latent}, {_top(value)})" for latent, score, value in named) or NOTHING
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from clustering.agreement import write_agreement
+from clustering.excess import TOO_DIFFERENT
 from clustering.latent import ClusteringSettings, cluster_latent
 from clustering.likeness import write_likeness
 from clustering.parts import HERE
@@ -185,6 +186,9 @@ def _show(runs: Sequence[Run]) -> None:
     if (m["share_unusual"] or 0) > SUSPICIOUS:
         print(f"{m['share_unusual']:.0%} of the core have p <= {UNUSUAL}: the labeled set does not look like this "
               "core's bulk; read p-values and discoveries with care")  # fmt: skip
+    if (m["told_apart"] or 0) >= TOO_DIFFERENT:
+        print(f"the scalars tell this core from the labeled set (AUC {m['told_apart']:.2f}), more than novelties can: "
+              "what it has more of does not count")  # fmt: skip
     header = ["latent", "KMeans ARI", "DBSCAN n", "HDBSCAN n", "noise", "outlier AUROC", "recall_at_n"]
     show_table("What does not fit", header, rows)
 

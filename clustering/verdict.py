@@ -8,7 +8,8 @@ import pandas as pd
 
 from clustering.agreement import found_in
 from clustering.calibration import class_weights, conformal_p_values, discoveries, known_as_strange
-from clustering.consensus import consensus, consensus_of
+from clustering.consensus import EXCESS, consensus, consensus_of, score_weights
+from clustering.excess import FOLDS, Excess, excess
 from clustering.metrics import outlier_metrics
 from clustering.outliers import OutlierSettings, latent_scores
 from particles.latents import Latents
@@ -66,27 +67,36 @@ def write_consensus(
         how: scores of the scalars.
         seed: of those.
     """
-    views, of_known, own_ranks = {}, {}, {}
+    views, of_known, own_ranks, told_apart = {}, {}, {}, None
     for latent in done:
         name = latent.kind.removeprefix("clusters-")
         scored = read_parquet(latent.path / "outliers.parquet")
         views[name], own_ranks[name] = scored.drop(columns=["score", "rank"]), scored.set_index("particle_id")["rank"]
         of_known[name] = read_parquet(latent.path / "known.parquet")
     if len(done) > 1 and has_scalars(particles.table):  # who asks for one latent wants to see that one
-        views["scalars"], of_known["scalars"] = scalar_scores(particles.table, kept, how, seed)
-    ranked = calibrated(consensus(views), consensus_of(of_known, views), kept)
+        views["scalars"], of_known["scalars"], told_apart = scalar_scores(particles.table, kept, how, seed)
+    ranked = consensus(views)
+    weights = score_weights(ranked)
+    ranked = calibrated(ranked, consensus_of(of_known, views, weights), kept)
     if len(done) > 1:
         found = found_in(pd.DataFrame(own_ranks)).loc[ranked["particle_id"]].to_numpy()
         ranked.insert(list(ranked).index("reasons") + 1, "found_in", found)
     truth = particles.table.set_index("particle_id").loc[ranked["particle_id"], "is_outlier"].reset_index(drop=True)
     write_parquet(ranked, run.path / "outliers.parquet")
-    write_json(run.path / "metrics.json", outlier_metrics(truth, ranked["score"].to_numpy()) | _promise(ranked, truth))
+    found_by = {"told_apart": told_apart, "excess_weight": weights.get(EXCESS)}
+    metrics = outlier_metrics(truth, ranked["score"].to_numpy()) | _promise(ranked, truth) | found_by
+    write_json(run.path / "metrics.json", metrics)
 
 
 def scalar_scores(
     table: pd.DataFrame, kept: Kept, how: OutlierSettings, seed: int
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The measured scalars as one more view, of the core and of the known: no network, nothing learned."""
+) -> tuple[pd.DataFrame, pd.DataFrame, float | None]:
+    """The measured scalars as one more view: no network, nothing learned.
+
+    Returns:
+        Scores of the core and of the known, with an `excess` if there are labeled particles to have more than and it
+        is credible; and how far core and labeled are told apart (`Excess.told_apart`), if there are any.
+    """
     is_core, is_known, is_reference = (
         table["particle_id"].isin(ids) for ids in (kept.core, kept.known, kept.reference)
     )
@@ -97,7 +107,24 @@ def scalar_scores(
     mine, theirs = (
         pd.concat([who.index[["particle_id"]], of], axis=1) for who, of in zip((core, known), both, strict=True)
     )
-    return mine, theirs
+    if min(len(reference), fitted.sum()) < FOLDS:
+        return mine, theirs, None
+    more = _excess(core, known, reference, kept, fitted, how.trees, seed)
+    if more.credible:
+        mine, theirs = mine.assign(excess=more.core), theirs.assign(excess=more.known)
+    return mine, theirs, more.told_apart
+
+
+def _excess(
+    core: Latents, known: Latents, reference: Latents, kept: Kept, fitted: np.ndarray, trees: int, seed: int
+) -> Excess:
+    """With the labeled ones weighted to the mixture of predicted classes that the core has."""
+    weights = np.ones(len(known)), np.ones(len(reference))
+    if kept.predicted is not None:
+        said = [kept.predicted.loc[who.index["particle_id"]] for who in (core, known, reference)]
+        weights = said[1].map(class_weights(said[0], said[1])), said[2].map(class_weights(said[0], said[2]))
+    heavy = (np.asarray(weight, dtype=float) for weight in weights)
+    return excess(core.z, known.z, reference.z, (next(heavy), next(heavy)), fitted, trees, seed)
 
 
 def calibrated(ranked: pd.DataFrame, known: pd.DataFrame, kept: Kept) -> pd.DataFrame:

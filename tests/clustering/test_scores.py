@@ -8,6 +8,7 @@ from sklearn.covariance import LedoitWolf
 from threadpoolctl import threadpool_limits
 
 from clustering.consensus import (
+    EXCESS,
     LATENT_WEIGHT,
     SCORE_WEIGHT,
     WORDS,
@@ -16,6 +17,7 @@ from clustering.consensus import (
     ranks,
     rarity,
     reasons,
+    score_weights,
 )
 from clustering.outliers import (
     OutlierSettings,
@@ -383,7 +385,7 @@ def test_every_score_has_words() -> None:
     z = points(40)
     losses = {name: np.zeros(40) for name in ("neg_max_logit", "reconstruction", "kl", "neg_elbo")}
     scores = latent_scores(latents(z, **losses), latents(z[:0]), OutlierSettings(trees=5), seed=0)
-    assert set(scores) == set(WORDS) == set(SCORE_WEIGHT)
+    assert {*scores, "excess"} == set(WORDS) == set(SCORE_WEIGHT)
 
 
 def test_glosh_is_shown_but_does_not_count() -> None:
@@ -412,10 +414,12 @@ def test_what_the_consensus_of_others_would_be_is_what_it_is_for_a_particle_of_t
         for latent in ("classifier", "scalars")
     }
     twins = {latent: frame.iloc[::-1].reset_index(drop=True) for latent, frame in core.items()}
-    found = consensus_of(twins, core).set_index("particle_id")["score"]
+    weights = score_weights(consensus(core))
+    found = consensus_of(twins, core, weights).set_index("particle_id")["score"]
     pd.testing.assert_series_equal(found.loc[ids], consensus(core).set_index("particle_id")["score"])
     strangest = {latent: pd.DataFrame({"particle_id": ["x"], "knn": [9.0], "mahalanobis": [9.0]}) for latent in core}
-    assert consensus_of(strangest, core)["score"][0] == pytest.approx(NormalDist().inv_cdf(1 - 0.5 / 300))
+    most = consensus_of(strangest, core, weights)["score"][0]
+    assert most == pytest.approx(NormalDist().inv_cdf(1 - 0.5 / 300))
 
 
 def test_the_number_of_threads_changes_no_bit() -> None:
@@ -433,3 +437,79 @@ def test_the_number_of_threads_changes_no_bit() -> None:
 def test_settings_that_cannot_work_are_refused(name: str) -> None:
     with pytest.raises(UserError, match=f"--{name} 0: give at least 1"):
         OutlierSettings(**{name: 0})
+
+
+def judged_by_excess(agrees: tuple[float, float], light: float = 0.0, n: int = 2000) -> dict[str, pd.DataFrame]:
+    """A core of which the strangest tenth of two scores (and of one of an autoencoder) share so much with the votes."""
+    rng = np.random.default_rng(8)
+    votes = rng.random(n)
+    ids = [f"p{i}" for i in range(n)]
+
+    def score(share: float) -> np.ndarray:
+        """Its strangest tenth: so many of the most voted for, the others anywhere."""
+        values, first = rng.random(n), np.argsort(-votes)[: int(share * n / 10)]
+        values[first] += 1
+        return values
+
+    return {
+        "classifier": pd.DataFrame({"particle_id": ids, "knn": score(agrees[0])}),
+        "scalars": pd.DataFrame({"particle_id": ids, "mahalanobis": score(agrees[1]), "excess": votes}),
+        "vae": pd.DataFrame({"particle_id": ids, "knn": score(light)}),
+    }
+
+
+def test_an_excess_that_no_score_agrees_with_does_not_count() -> None:
+    scores = judged_by_excess((0.0, 0.0), light=1.0)  # an autoencoder's word alone brings nothing in
+    for frame in (scores["classifier"], scores["scalars"]):
+        column = frame.columns[1]
+        frame[column] = -scores["scalars"]["excess"] + 0.01 * frame[column]  # strangest where the votes are fewest
+    ranked = consensus(scores)
+    weights = score_weights(ranked)
+    assert weights[EXCESS] == 0
+    assert {name: weights[name] for name in weights if name != EXCESS} == {
+        "classifier.knn": 1.0, "scalars.mahalanobis": 0.5, "vae.knn": 0.02,
+    }  # fmt: skip
+    without = consensus(scores | {"scalars": scores["scalars"].drop(columns="excess")})
+    pd.testing.assert_frame_equal(ranked.drop(columns=EXCESS), without)
+    voted = ranked[EXCESS] >= 0.9
+    assert not ranked.loc[voted, "reasons"].str.contains(WORDS["excess"]).any(), "what does not count is no reason"
+
+
+def test_a_full_agreement_makes_the_excess_count_and_silences_who_disagrees() -> None:
+    weights = score_weights(consensus(judged_by_excess((1.0, 0.0))))
+    assert weights["classifier.knn"] == 1.0
+    assert weights[EXCESS] == SCORE_WEIGHT["excess"]
+    assert weights["scalars.mahalanobis"] < 0.1, "drawn at random: it agrees by chance only"
+
+
+def test_a_partial_agreement_counts_in_part() -> None:
+    scores = judged_by_excess((0.3, 0.1))
+    ranked = consensus(scores)
+    votes = scores["scalars"]["excess"].to_numpy()
+    agreement = {}
+    for view, name in (("classifier", "knn"), ("scalars", "mahalanobis")):
+        top = scores[view][name].rank(method="first") > 0.9 * len(votes)
+        smaller = (votes[top][:, None] > votes[~top][None, :]).mean()  # area under the curve, counted
+        agreement[f"{view}.{name}"] = min(1.0, max(0.0, 4 * (smaller - 0.5)))
+    most = max(agreement.values())
+    assert 0.4 < most < 0.9
+    weights = score_weights(ranked)
+    assert weights["classifier.knn"] == pytest.approx(1 - most + most * agreement["classifier.knn"])
+    assert weights["scalars.mahalanobis"] == pytest.approx(0.5 * (1 - most + most * agreement["scalars.mahalanobis"]))
+    assert weights[EXCESS] == pytest.approx(SCORE_WEIGHT["excess"] * most)
+    columns = [name for name in ranked if "." in name]
+    surprises = [[NormalDist().inv_cdf(r) for r in ranked[name]] for name in columns]
+    np.testing.assert_allclose(ranked["score"], np.average(surprises, axis=0, weights=[weights[c] for c in columns]))
+    assert ranked["reasons"].str.contains(f"{WORDS['excess']} (scalars, top ", regex=False).any()
+
+
+def test_without_an_excess_the_weights_are_those_of_the_tables() -> None:
+    weights = score_weights(consensus(frames()))
+    assert weights == {"vae.knn": 0.02, "vae.neg_elbo": 0.002, "planar-vae.knn": 0.02}
+
+
+def test_a_score_that_is_the_same_for_all_agrees_with_nothing() -> None:
+    scores = judged_by_excess((0.0, 0.0))
+    scores["classifier"]["knn"] = 1.0
+    scores["scalars"]["mahalanobis"] = 2.0
+    assert score_weights(consensus(scores))[EXCESS] == 0

@@ -1,0 +1,105 @@
+"""What comes in numbers is found by the forest that tells the core from the labeled, and by no distance."""
+
+import numpy as np
+import pytest
+from scipy.stats import ks_2samp
+from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits
+
+from clustering.excess import Excess, excess
+from clustering.outliers import knn_distance
+
+TREES = 60
+
+
+def drawn(rng: np.random.Generator, n: int, dims: int = 6) -> np.ndarray:
+    """A broad bulk."""
+    return rng.normal(size=(n, dims)).astype(np.float32)
+
+
+def found(
+    core: np.ndarray, known: np.ndarray, reference: np.ndarray,
+    weights: tuple[np.ndarray, np.ndarray] | None = None, fitted: np.ndarray | None = None,
+) -> Excess:  # fmt: skip
+    if weights is None:
+        weights = np.ones(len(known)), np.ones(len(reference))
+    return excess(core, known, reference, weights, np.ones(len(core), bool) if fitted is None else fitted, TREES, 0)
+
+
+def with_a_crowd(n: int = 300, crowd: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Core, known, reference, and which of the core are of the crowd: a dense clump in the middle of the bulk."""
+    rng = np.random.default_rng(0)
+    clump = (0.25 * drawn(rng, crowd) + 0.6).astype(np.float32)
+    is_new = np.repeat([False, True], [n, crowd])
+    return np.concatenate([drawn(rng, n), clump]), drawn(rng, 100), drawn(rng, 600), is_new
+
+
+def test_a_crowd_in_the_middle_of_the_bulk_is_found_where_distances_find_it_ordinary() -> None:
+    core, known, reference, is_new = with_a_crowd()
+    more = found(core, known, reference)
+    assert roc_auc_score(is_new, more.core) > 0.9
+    nearest = knn_distance(core, reference, 20, np.full(len(core), -1))
+    assert roc_auc_score(is_new, nearest) < 0.1
+    assert 0.55 < more.told_apart < 0.75
+    assert more.credible
+    assert np.quantile(more.core[is_new], 0.25) > np.quantile(more.known, 0.9)
+
+
+def test_without_anything_new_the_known_are_judged_as_the_core_is() -> None:
+    rng = np.random.default_rng(1)
+    more = found(drawn(rng, 900), drawn(rng, 900), drawn(rng, 1800))
+    assert ks_2samp(more.core, more.known).pvalue > 0.05
+    assert more.told_apart == pytest.approx(0.5, abs=0.04)
+
+
+def test_another_mixture_of_known_classes_is_nothing_new() -> None:
+    """Core nine tenths of one class, labeled half and half: weighted alike, nothing tells them apart."""
+    rng = np.random.default_rng(2)
+
+    def mixed(first: int, second: int) -> np.ndarray:
+        return np.concatenate([drawn(rng, first), drawn(rng, second) + np.float32(3)])
+
+    core, known, reference = mixed(900, 100), mixed(200, 200), mixed(500, 500)
+    shares = [np.repeat([1.8, 0.2], [n, n]) for n in (200, 500)]
+    assert found(core, known, reference, (shares[0], shares[1])).told_apart == pytest.approx(0.5, abs=0.05)
+    blind = found(core, known, reference)
+    assert blind.told_apart > 0.65, "the test could fail"
+
+
+def test_a_core_that_is_other_as_a_whole_is_not_credible() -> None:
+    rng = np.random.default_rng(3)
+    assert not found(drawn(rng, 300) + np.float32(2), drawn(rng, 60), drawn(rng, 300)).credible
+
+
+def test_those_that_the_forest_was_not_grown_on_are_judged_too() -> None:
+    core, known, reference, is_new = with_a_crowd(600, 120)
+    fitted = np.arange(len(core)) % 2 == 0
+    more = found(core, known, reference, fitted=fitted)
+    assert roc_auc_score(is_new[~fitted], more.core[~fitted]) > 0.9
+    alone = found(core[fitted], known, reference)
+    np.testing.assert_array_equal(more.core[fitted], alone.core)
+    np.testing.assert_array_equal(more.known, alone.known)
+
+
+def test_where_no_labeled_particle_is_like_the_core_they_weigh_alike() -> None:
+    core, known, reference, _ = with_a_crowd(100, 20)
+    none = found(core, known, reference, (np.zeros(len(known)), np.zeros(len(reference))))
+    some = found(core, known, reference, (np.zeros(len(known)), np.ones(len(reference))))
+    np.testing.assert_array_equal(none.core, some.core)
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    core, known, reference, _ = with_a_crowd(200, 40)
+    fitted = np.arange(len(core)) % 3 > 0
+    with threadpool_limits(1):
+        one = found(core, known, reference, fitted=fitted)
+    two = found(core, known, reference, fitted=fitted)
+    assert one.core.tobytes() == two.core.tobytes()
+    assert one.known.tobytes() == two.known.tobytes()
+
+
+def test_without_known_particles_the_core_is_judged_all_the_same() -> None:
+    core, known, reference, is_new = with_a_crowd()
+    more = found(core, known[:0], reference)
+    assert len(more.known) == 0
+    assert roc_auc_score(is_new, more.core) > 0.9
