@@ -11,7 +11,7 @@ from torch import nn
 from encoders import ranks
 from encoders.fit import one_cycle, read_checkpoint
 from encoders.resnet import FEATURES, ResNet18Trunk
-from particles.loader import Batch
+from particles.loader import TURNS, Batch, drawn, turned
 from provenance.errors import UserError
 from provenance.run import TRAINED_BY
 
@@ -20,17 +20,19 @@ MEASURE_WEIGHT = 3.0
 
 
 class Classifier(nn.Module):
-    """Trunk and one linear layer; beside it a second one that reads measures off the same features.
+    """Trunk and one linear layer; beside it others that only the training reads, so that the features hold more.
 
     Seven classes need little of what a particle looks like, and a network that learns only them is blind to the
-    shapes of what it never saw. Having to tell area, perimeter, elongation, ... keeps shape in the features.
+    shapes of what it never saw. Having to tell area, perimeter, elongation, ... keeps shape in the features. Where up
+    and down mean something, so does having to tell a turned 3 from an upright one, and from a turned 5.
     """
 
-    def __init__(self, n_classes: int, n_measures: int = 0) -> None:
+    def __init__(self, n_classes: int, n_measures: int = 0, turns: bool = False) -> None:
         super().__init__()
         self.trunk = ResNet18Trunk()
         self.head = nn.Linear(FEATURES, n_classes)
         self.measure = nn.Linear(FEATURES, n_measures) if n_measures else None
+        self.turned = nn.Linear(FEATURES, (TURNS - 1) * n_classes) if turns else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, 1, S, S) -> logits (B, C)."""
@@ -41,8 +43,9 @@ class ClassifierTraining(L.LightningModule):
     """Class-weighted cross entropy, and squared error of the measures, with AdamW and one learning-rate cycle."""
 
     def __init__(
-        self, classes: Sequence[str], class_weights: Sequence[float], lr: float, size: int, n_measures: int = 0
-    ) -> None:
+        self, classes: Sequence[str], class_weights: Sequence[float], lr: float, size: int, n_measures: int = 0,
+        turns: bool = False,
+    ) -> None:  # fmt: skip
         """Set up the network.
 
         Args:
@@ -51,23 +54,30 @@ class ClassifierTraining(L.LightningModule):
             lr: peak learning rate.
             size: side S in px of the images; kept in the checkpoint so that other sizes are refused.
             n_measures: M, how many measures to learn; 0 for none.
+            turns: turn each training image by a random number of quarters, and learn class and turn as one: a class
+                turned is another class (Lee et al. 2020, arXiv:1910.05872, equation 4).
         """
         super().__init__()
         # Plain values only: a dataclass in here would not load under weights_only=True.
         self.save_hyperparameters(
             {
                 "kind": "classifier", "classes": list(classes), "class_weights": list(class_weights), "lr": lr,
-                "size": size, "n_measures": n_measures,
+                "size": size, "n_measures": n_measures, "turns": turns,
             }
         )  # fmt: skip
         self.classes, self.lr = list(classes), lr
-        self.net = Classifier(len(classes), n_measures)
+        self.net = Classifier(len(classes), n_measures, turns)
         self.weights = nn.Buffer(torch.tensor(class_weights, dtype=torch.float32))
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Cross entropy of the labeled images of a batch (nats) and squared error of the measures of all."""
-        features = self.net.trunk(batch["x"])
-        loss = self._classify(features, batch["y"], "train")
+        x, y = batch["x"], batch["y"]
+        quarter = torch.zeros_like(y)
+        if self.net.turned is not None:
+            quarter = drawn(lambda n: torch.randint(TURNS, (n,), device=x.device), len(x), batch.get("mine"))
+            x = turned(x, quarter)
+        features = self.net.trunk(x)
+        loss = self._classify(features, y, "train", quarter)
         if self.net.measure is not None:
             error = ranks.mean((self.net.measure(features).float() - batch["measures"]).square().flatten())
             n = ranks.rows(len(features))
@@ -76,17 +86,23 @@ class ClassifierTraining(L.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Loss and accuracy on the validation split."""
+        """Loss and accuracy on the validation split, upright."""
         self._classify(self.net.trunk(batch["x"]), batch["y"], "val")
 
-    def _classify(self, features: torch.Tensor, y: torch.Tensor, split: str) -> torch.Tensor:
+    def _classify(
+        self, features: torch.Tensor, y: torch.Tensor, split: str, quarter: torch.Tensor | None = None
+    ) -> torch.Tensor:
         labeled = y >= 0
         n = ranks.rows(int(labeled.sum()))
         if n == 0:  # a batch of core particles alone
             return features.sum() * 0.0
-        logits = self.net.head(features[labeled]).float()
-        loss = ranks.mean_cross_entropy(logits, y[labeled], self.weights)
-        correct = ranks.mean((logits.argmax(dim=1) == y[labeled]).float())
+        logits, wanted = self.net.head(features[labeled]).float(), y[labeled]
+        if quarter is not None and self.net.turned is not None:
+            logits = torch.cat([logits, self.net.turned(features[labeled]).float()], dim=1)  # (B, C) -> (B, 4 C)
+            wanted = wanted + len(self.classes) * quarter[labeled]
+        weights = self.weights.repeat(logits.shape[1] // len(self.classes))
+        loss = ranks.mean_cross_entropy(logits, wanted, weights)
+        correct = ranks.mean((logits.argmax(dim=1) == wanted).float())
         values = {f"{split}_loss": loss, f"{split}_accuracy": correct}
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=n)
         return loss

@@ -23,6 +23,8 @@ class ClassifierSettings:
 
     learn_measures: bool = True
     """Learn to read the scale-free FlowCam scalars off the image too, of labeled and core particles."""
+    learn_turns: bool = True
+    """Where up and down mean something (digits): learn by how many quarters an image was turned too."""
 
 
 def pretrain(
@@ -59,7 +61,8 @@ def pretrain(
         data = loaders(particles, seen, val, how, common.seed, targets, measures)
         weights = balanced_weights(targets[train], len(classes))
         n_measures = 0 if measures is None else measures.shape[1]
-        model = ClassifierTraining(classes, weights.tolist(), how.lr, particles.pixels.size, n_measures)
+        turns = what.learn_turns and particles.oriented
+        model = ClassifierTraining(classes, weights.tolist(), how.lr, particles.pixels.size, n_measures, turns)
         fit(model, data, run, how, common.seed, monitor="val_loss")
         latents = encode_classifier(model, particles)
         latents.write(run.path)

@@ -209,6 +209,15 @@ def dihedral(x: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
     return x
 
 
+TURNS = 4
+_TURNED = torch.tensor([0, 3, 6, 5])  # by 0 to 3 quarters counterclockwise, as symmetries of the square
+
+
+def turned(x: torch.Tensor, quarters: torch.Tensor) -> torch.Tensor:
+    """Each image turned counterclockwise: (B, 1, S, S), (B,) integers 0-3 -> (B, 1, S, S)."""
+    return dihedral(x, _TURNED.to(x.device)[quarters])
+
+
 def _transposed(x: torch.Tensor) -> torch.Tensor:
     return x.transpose(-1, -2)
 

@@ -136,3 +136,36 @@ def test_measures_are_learned_from_unlabeled_images_too() -> None:
     loss.backward()
     assert training.net.trunk.net.conv1.weight.grad.abs().max() > 0
     assert training.net.head.weight.grad is None or not training.net.head.weight.grad.any()
+
+
+def test_a_class_turned_is_another_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss is the cross entropy over classes times turns, of images turned as the targets say."""
+    torch.manual_seed(0)
+    training = ClassifierTraining(["a", "b", "c"], [1.0, 2.0, 0.5], lr=1e-3, size=16, turns=True)
+    logged: dict[str, float] = {}
+    monkeypatch.setattr(training, "log_dict", lambda values, **_: logged.update(values))
+    seen: list[torch.Tensor] = []
+    trunk = training.net.trunk.eval()  # batch norm by its running statistics: each image by itself
+
+    def watched(x: torch.Tensor) -> torch.Tensor:
+        seen.append(x)
+        return type(trunk).forward(trunk, x)
+
+    monkeypatch.setattr(trunk, "forward", watched)
+    x, y = torch.rand(40, 1, 16, 16), torch.randint(3, (40,))
+    y[:5] = -1  # core particles have no class, however they lie
+    torch.manual_seed(1)
+    loss = training.training_step({"x": x, "y": y, "measures": torch.empty(40, 0)}, 0)
+    quarters = [next(k for k in range(4) if torch.equal(one, of.rot90(k, (-2, -1)))) for one, of in zip(seen[0], x)]  # noqa: B905
+    assert sorted(set(quarters)) == [0, 1, 2, 3]
+    features = trunk(seen[0])[5:]
+    logits = torch.cat([training.net.head(features), training.net.turned(features)], dim=1)
+    wanted = y[5:] + 3 * torch.tensor(quarters[5:])
+    nll, weight = -logits.log_softmax(1)[torch.arange(35), wanted], torch.tensor([1.0, 2.0, 0.5])[y[5:]]
+    assert float(loss.detach()) == pytest.approx(float(((nll * weight).sum() / weight.sum()).detach()), rel=1e-5)
+    loss.backward()
+    for layer in (training.net.head, training.net.turned, trunk.net.conv1):
+        assert layer.weight.grad.abs().max() > 0
+    training.validation_step({"x": x, "y": y}, 0)
+    upright = training.net.head(trunk(x)[5:]).argmax(1) == y[5:]
+    assert float(logged["val_accuracy"]) == pytest.approx(float(upright.float().mean())), "judged upright"

@@ -232,6 +232,21 @@ def test_without_scalars_or_unasked_classes_are_learned_alone(
 
 
 @pytest.mark.parametrize(
+    ("oriented", "asked", "turns"), [(True, True, True), (True, False, False), (False, True, False)]
+)
+def test_turns_are_learned_where_up_and_down_mean_something(
+    particles: ParticleSet, common: RunSettings, handed: list[tuple[torch.nn.Module, ParticleData]],
+    oriented: bool, asked: bool, turns: bool,
+) -> None:  # fmt: skip
+    what = ClassifierSettings(learn_turns=asked)
+    with pytest.raises(StoppedError):
+        pretrain(replace(particles, oriented=oriented), DATA, what, HOW, common)
+    model, _ = handed[0]
+    assert (model.net.turned is not None) == turns
+    assert model.hparams["turns"] == turns
+
+
+@pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"epochs": 0}, "--epochs 0: give at least 1"),

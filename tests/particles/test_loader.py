@@ -24,6 +24,9 @@ from particles.loader import (
     in_batches,
     resolve_augment,
 )
+from particles.loader import (
+    turned as by_quarters,
+)
 from particles.pixels import PixelStore, write_shard
 
 
@@ -109,6 +112,12 @@ def test_training_follows_the_sampler(store: PixelStore) -> None:
     assert seen == order(20, 3, 0)
     loader.sampler.set_epoch(1)  # type: ignore[attr-defined]
     assert [row for batch in loader for row in rows_of(batch)] == order(20, 3, 1)
+
+
+def test_turned_is_by_quarters_counterclockwise() -> None:
+    x, quarters = torch.rand(8, 1, 5, 5), torch.tensor([0, 1, 2, 3, 3, 1, 0, 2])
+    for one, of, k in zip(by_quarters(x, quarters), x, quarters, strict=True):
+        assert torch.equal(one, of.rot90(int(k), (-2, -1)))
 
 
 SQUARE = np.arange(16, dtype=np.float32).reshape(4, 4)
