@@ -20,8 +20,10 @@ from sklearn.ensemble import RandomForestClassifier
 from benchmarks.demo import machine
 from clustering.calibration import class_weights
 from clustering.consensus import consensus, consensus_of, score_weights
+from clustering.kept import Kept
 from clustering.outliers import OutlierSettings
-from clustering.verdict import Kept, calibrated, scalar_scores
+from clustering.verdict import calibrated
+from clustering.views import scalar_scores
 from particles.measures import normalized_scalars
 from particles.sets import DataSettings, ParticleSet, open_set
 from provenance.run import PROJECT, RunSettings

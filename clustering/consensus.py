@@ -25,7 +25,9 @@ WORDS = {
 
 NOTHING = "nothing unusual"
 
-LATENT_WEIGHT = {"classifier": 1.0, "scalars": 1.0, "ae": 0.02, "vae": 0.02, "planar-vae": 0.02}
+LATENT_WEIGHT = {"classifier": 1.0, "scalars": 1.0, "pixels": 0.0, "ae": 0.02, "vae": 0.02, "planar-vae": 0.02}
+TRUSTED_WEIGHT = LATENT_WEIGHT | {"pixels": 1.0}
+"""What a view counts where the excess says that it sees what is new; the plain pixels count there alone."""
 SCORE_WEIGHT = {
     "knn": 1.0,
     "cosine": 1.0,
@@ -120,8 +122,9 @@ def score_weights(rarities: pd.DataFrame) -> dict[str, float]:
 
     Where novelties come in numbers, the excess tells which scores see them: those whose strangest tenth it votes for.
     With the best of these agreements, G in [0, 1], the excess itself comes in and every score's own agreement takes
-    the place of a blind faith in it: w (1 - G + G agreement). Where there are few novelties, or none, what excess
-    there is lies elsewhere, G is near 0 and the tables stand as they are.
+    the place of a blind faith in it: w (1 - G) + w G agreement, where the second w is also that of views that count
+    there alone. Where there are few novelties, or none, what excess there is lies elsewhere, G is near 0 and the tables
+    stand as they are.
 
     Args:
         rarities: (N, ...) of the core, columns `<latent>.<score>`; others are passed over.
@@ -129,15 +132,21 @@ def score_weights(rarities: pd.DataFrame) -> dict[str, float]:
     Returns:
         By column; those of the tables where there is no excess among them.
     """
-    tables = {name: _weight(name) for name in rarities if "." in name}
+    tables, trusted = (
+        {name: _weight(name, of) for name in rarities if "." in name} for of in (LATENT_WEIGHT, TRUSTED_WEIGHT)
+    )
     if EXCESS not in tables:
         return tables
     votes = rarities[EXCESS].to_numpy()
     agreement = {name: _agreement(rarities[name].to_numpy(), votes) for name in tables if name != EXCESS}
-    full = [value for name, value in agreement.items() if LATENT_WEIGHT.get(name.partition(".")[0], 1.0) == 1.0]
-    most = max(full, default=0.0)
-    weights = {name: tables[name] * (1 - most + most * value) for name, value in agreement.items()}
-    return {name: weights.get(name, tables[name] * most) for name in tables}
+    most = max(value for name, value in agreement.items() if _full(name))
+    found = {name: (1 - most) * tables[name] + most * value * trusted[name] for name, value in agreement.items()}
+    return {name: found.get(name, most * tables[name]) for name in tables}
+
+
+def _full(column: str) -> bool:
+    """Whether a score's view may bring the excess in: an autoencoder's word alone does not."""
+    return TRUSTED_WEIGHT.get(column.partition(".")[0], 1.0) == 1.0
 
 
 def _agreement(score: np.ndarray, votes: np.ndarray) -> float:
@@ -173,9 +182,9 @@ def _shares(rarities: pd.DataFrame, weights: dict[str, float]) -> np.ndarray:
     return norm.ppf(rarities.to_numpy()) * heavy / heavy.sum()
 
 
-def _weight(column: str) -> float:
+def _weight(column: str, of_latent: dict[str, float]) -> float:
     latent, score = column.split(".")
-    return LATENT_WEIGHT.get(latent, 1.0) * SCORE_WEIGHT[score]
+    return of_latent.get(latent, 1.0) * SCORE_WEIGHT[score]
 
 
 def ranks(score: np.ndarray) -> np.ndarray:

@@ -10,12 +10,12 @@ import pandas as pd
 
 from clustering.consensus import consensus, ranks
 from clustering.groups import NOISE, GroupSettings, dbscan, hdbscan_groups, kmeans
+from clustering.kept import Kept, split_scores
 from clustering.maps import MapSettings, tsne_map, umap_map
 from clustering.metrics import best_cluster, group_metrics, outlier_metrics
 from clustering.outliers import OutlierSettings, latent_scores
 from clustering.parts import HERE, Arrays, Vectors
 from clustering.placing import placed
-from clustering.verdict import Kept, split_scores
 from particles.latents import Latents
 from particles.table import write_parquet
 from provenance.engine import EngineSettings

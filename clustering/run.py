@@ -10,11 +10,12 @@ import pandas as pd
 
 from clustering.agreement import write_agreement
 from clustering.excess import TOO_DIFFERENT
+from clustering.kept import Kept
 from clustering.latent import ClusteringSettings, cluster_latent
 from clustering.likeness import write_likeness
 from clustering.parts import HERE
 from clustering.sampling import stratified
-from clustering.verdict import UNUSUAL, Kept, write_consensus
+from clustering.verdict import UNUSUAL, write_consensus
 from particles.latents import read_latents
 from particles.marks import read_marks
 from particles.sets import DataSettings, ParticleSet, open_set

@@ -1,7 +1,6 @@
 """All views of a core -> one rank, one p-value and the reasons for each particle."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -9,11 +8,11 @@ import pandas as pd
 from clustering.agreement import found_in
 from clustering.calibration import class_weights, conformal_p_values, discoveries, known_as_strange
 from clustering.consensus import EXCESS, consensus, consensus_of, score_weights
-from clustering.excess import FOLDS, Excess, excess
+from clustering.kept import Kept
 from clustering.metrics import outlier_metrics
-from clustering.outliers import OutlierSettings, latent_scores
-from particles.latents import Latents
-from particles.measures import has_scalars, normalized_scalars
+from clustering.outliers import OutlierSettings
+from clustering.views import pixel_scores, scalar_scores
+from particles.measures import has_scalars
 from particles.sets import ParticleSet
 from particles.table import read_parquet, write_parquet
 from provenance.files import write_json
@@ -21,37 +20,6 @@ from provenance.run import Run
 
 UNUSUAL = 0.05
 """A p-value that one known particle in twenty has."""
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Whom to look at."""
-
-    core: pd.Series
-    """Ids of the core particles."""
-    known: pd.Series
-    """Ids of labeled particles that nothing was learned from: what a known particle scores."""
-    reference: pd.Series
-    """Ids of labeled particles that were learned from: what a core is compared with besides itself."""
-    predicted: pd.Series | None
-    """The classifier's class by id, where there is a classifier."""
-    fitted: pd.Series | None = None
-    """Ids of the core particles that maps, groups and neighbors are fitted on; None for all."""
-
-    @property
-    def n_steps(self) -> int:
-        """Particles to place and to score, each counted."""
-        to_place = 0 if self.fitted is None else len(self.core) - len(self.fitted)
-        return to_place + len(self.core) + len(self.known)
-
-    def is_fitted(self, ids: pd.Series) -> np.ndarray:
-        """(N,) ids of the core -> (N,) bool."""
-        return np.ones(len(ids), dtype=bool) if self.fitted is None else ids.isin(self.fitted).to_numpy(dtype=bool)
-
-
-def split_scores(scores: pd.DataFrame, n_core: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Scores of the core, and of the known particles that stand after it."""
-    return scores[:n_core], scores[n_core:].reset_index(drop=True)
 
 
 def write_consensus(
@@ -62,9 +30,9 @@ def write_consensus(
     Args:
         run: the `consensus` run; gets outliers.parquet, metrics.json.
         done: the `clusters-<latent>` runs.
-        particles: the set, for its scalars and, where it is known, its truth.
+        particles: the set, for its scalars, its pixels and, where it is known, its truth.
         kept: whom to look at.
-        how: scores of the scalars.
+        how: scores of the scalars and the pixels.
         seed: of those.
     """
     views, of_known, own_ranks, told_apart = {}, {}, {}, None
@@ -75,6 +43,8 @@ def write_consensus(
         of_known[name] = read_parquet(latent.path / "known.parquet")
     if len(done) > 1 and has_scalars(particles.table):  # who asks for one latent wants to see that one
         views["scalars"], of_known["scalars"], told_apart = scalar_scores(particles.table, kept, how, seed)
+        if "excess" in views["scalars"] and kept.fitted is None:  # nothing else says whether plain pixels count
+            views["pixels"], of_known["pixels"] = pixel_scores(particles, kept, how, seed)
     ranked = consensus(views)
     weights = score_weights(ranked)
     ranked = calibrated(ranked, consensus_of(of_known, views, weights), kept)
@@ -86,45 +56,6 @@ def write_consensus(
     found_by = {"told_apart": told_apart, "excess_weight": weights.get(EXCESS)}
     metrics = outlier_metrics(truth, ranked["score"].to_numpy()) | _promise(ranked, truth) | found_by
     write_json(run.path / "metrics.json", metrics)
-
-
-def scalar_scores(
-    table: pd.DataFrame, kept: Kept, how: OutlierSettings, seed: int
-) -> tuple[pd.DataFrame, pd.DataFrame, float | None]:
-    """The measured scalars as one more view: no network, nothing learned.
-
-    Returns:
-        Scores of the core and of the known, with an `excess` if there are labeled particles to have more than and it
-        is credible; and how far core and labeled are told apart (`Excess.told_apart`), if there are any.
-    """
-    is_core, is_known, is_reference = (
-        table["particle_id"].isin(ids) for ids in (kept.core, kept.known, kept.reference)
-    )
-    vectors = Latents(normalized_scalars(table, is_core | is_reference), table)
-    core, known, reference = (vectors.where(rows) for rows in (is_core, is_known, is_reference))
-    fitted = kept.is_fitted(core.index["particle_id"])
-    both = split_scores(latent_scores(core, reference, how, seed, known, fitted), len(core))
-    mine, theirs = (
-        pd.concat([who.index[["particle_id"]], of], axis=1) for who, of in zip((core, known), both, strict=True)
-    )
-    if min(len(reference), fitted.sum()) < FOLDS:
-        return mine, theirs, None
-    more = _excess(core, known, reference, kept, fitted, how.trees, seed)
-    if more.credible:
-        mine, theirs = mine.assign(excess=more.core), theirs.assign(excess=more.known)
-    return mine, theirs, more.told_apart
-
-
-def _excess(
-    core: Latents, known: Latents, reference: Latents, kept: Kept, fitted: np.ndarray, trees: int, seed: int
-) -> Excess:
-    """With the labeled ones weighted to the mixture of predicted classes that the core has."""
-    weights = np.ones(len(known)), np.ones(len(reference))
-    if kept.predicted is not None:
-        said = [kept.predicted.loc[who.index["particle_id"]] for who in (core, known, reference)]
-        weights = said[1].map(class_weights(said[0], said[1])), said[2].map(class_weights(said[0], said[2]))
-    heavy = (np.asarray(weight, dtype=float) for weight in weights)
-    return excess(core.z, known.z, reference.z, (next(heavy), next(heavy)), fitted, trees, seed)
 
 
 def calibrated(ranked: pd.DataFrame, known: pd.DataFrame, kept: Kept) -> pd.DataFrame:

@@ -22,7 +22,7 @@ _DIGITS = DataSettings(data="mnist", held_out=("2", "6"), pack=PackSettings(scal
 _MODEL = AutoencoderSettings(
     latent_dim=16, likelihood="bernoulli", kl_warmup=1.0, denoise=True, fit=FitSettings(epochs=4, batch_size=128)
 )
-_CHAIN = ChainSettings(pretrain_epochs=4, model=_MODEL)
+_CHAIN = ChainSettings(pretrain_epochs=8, model=_MODEL)
 
 
 @dataclass(frozen=True)

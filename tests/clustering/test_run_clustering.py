@@ -9,11 +9,11 @@ from sklearn.metrics import roc_auc_score
 
 from clustering.consensus import rarity
 from clustering.groups import GroupSettings
+from clustering.kept import Kept, calibrated
 from clustering.likeness import write_likeness
 from clustering.maps import MapSettings
 from clustering.outliers import knn_distance
 from clustering.run import ClusteringSettings, find_latents, run_clustering
-from clustering.verdict import Kept, calibrated
 from particles.latents import Latents
 from particles.measures import normalized_scalars
 from particles.pixels import PixelStore

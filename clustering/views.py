@@ -1,0 +1,101 @@
+"""What is looked at besides the latents, with no network: the measured scalars and the plain pixels."""
+
+import numpy as np
+import pandas as pd
+from sklearn.decomposition import PCA
+
+from clustering.calibration import class_weights
+from clustering.excess import FOLDS, Excess, excess
+from clustering.kept import Kept, split_scores
+from clustering.outliers import OutlierSettings, latent_scores
+from clustering.parts import SLICE
+from particles.latents import Latents
+from particles.measures import normalized_scalars
+from particles.pixels import PixelStore
+from particles.sets import ParticleSet
+
+COMPONENTS = 64
+"""Leading principal components of the pixels."""
+Scores = tuple[pd.DataFrame, pd.DataFrame]
+"""Of the core and of the known: `particle_id` and a column a score."""
+
+
+def scalar_scores(
+    table: pd.DataFrame, kept: Kept, how: OutlierSettings, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame, float | None]:
+    """The measured scalars as one more view.
+
+    Returns:
+        Scores of the core and of the known, with an `excess` if there are labeled particles to have more than and it
+        is credible; and how far core and labeled are told apart (`Excess.told_apart`), if there are any.
+    """
+    is_core, _, is_reference = _who(table, kept)
+    vectors = Latents(normalized_scalars(table, is_core | is_reference), table)
+    mine, theirs = _scored(vectors, kept, how, seed)
+    if min(is_reference.sum(), kept.is_fitted(kept.core).sum()) < FOLDS:
+        return mine, theirs, None
+    more = _excess(vectors, kept, how.trees, seed)
+    if more.credible:
+        mine, theirs = mine.assign(excess=more.core), theirs.assign(excess=more.known)
+    return mine, theirs, more.told_apart
+
+
+def pixel_scores(particles: ParticleSet, kept: Kept, how: OutlierSettings, seed: int) -> Scores:
+    """The pixels as they are, by their principal components, as one more view."""
+    table = particles.table
+    is_core, _, is_reference = _who(table, kept)
+    learned = (is_core & (table["split"] == "train").fillna(False).to_numpy(dtype=bool)) | is_reference
+    z = pixel_vectors(particles.pixels, table["position"].to_numpy(dtype=np.int64), learned, seed)
+    return _scored(Latents(z, table), kept, how, seed)
+
+
+def pixel_vectors(pixels: PixelStore, positions: np.ndarray, learned: np.ndarray, seed: int) -> np.ndarray:
+    """Principal components of the pixels: (N, `COMPONENTS`) float32, fewer of few or tiny crops.
+
+    Args:
+        pixels: the store.
+        positions: (N,) places of the particles in it.
+        learned: (N,) bool, those that the components are of.
+        seed: of the randomized decomposition.
+    """
+
+    def flat(rows: np.ndarray) -> np.ndarray:
+        return pixels[rows].reshape(len(rows), -1).astype(np.float32)
+
+    most = min(COMPONENTS, int(learned.sum()), pixels.size**2)
+    pca = PCA(most, svd_solver="randomized", random_state=seed).fit(flat(positions[learned]))
+    steps = [positions[start : start + SLICE] for start in range(0, len(positions), SLICE)]
+    return np.concatenate([pca.transform(flat(rows)) for rows in steps]).astype(np.float32)
+
+
+def _who(table: pd.DataFrame, kept: Kept) -> list[np.ndarray]:
+    """(N,) bool each: the core, the known, the reference."""
+    return [table["particle_id"].isin(ids).to_numpy() for ids in (kept.core, kept.known, kept.reference)]
+
+
+def _scored(vectors: Latents, kept: Kept, how: OutlierSettings, seed: int) -> Scores:
+    """By the scores that a latent has."""
+    core, known, reference = (vectors.where(rows) for rows in _who(vectors.index, kept))
+    fitted = kept.is_fitted(core.index["particle_id"])
+    both = split_scores(latent_scores(core, reference, how, seed, known, fitted), len(core))
+    mine, theirs = (
+        pd.concat([who.index[["particle_id"]], of], axis=1) for who, of in zip((core, known), both, strict=True)
+    )
+    return mine, theirs
+
+
+def _excess(vectors: Latents, kept: Kept, trees: int, seed: int) -> Excess:
+    """With the labeled ones weighted to the mixture of predicted classes that the core has."""
+    core, known, reference = (vectors.where(rows) for rows in _who(vectors.index, kept))
+    fitted = kept.is_fitted(core.index["particle_id"])
+    weights = np.ones(len(known)), np.ones(len(reference))
+    if kept.predicted is not None:
+        said, of_known, of_reference = (
+            kept.predicted.loc[who.index["particle_id"]] for who in (core, known, reference)
+        )
+        weights = (_shares(said, of_known), _shares(said, of_reference))
+    return excess(core.z, known.z, reference.z, weights, fitted, trees, seed)
+
+
+def _shares(core: pd.Series, labeled: pd.Series) -> np.ndarray:
+    return labeled.map(class_weights(core, labeled)).to_numpy(dtype=float)
