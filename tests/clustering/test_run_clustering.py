@@ -9,11 +9,12 @@ from sklearn.metrics import roc_auc_score
 
 from clustering.consensus import rarity
 from clustering.groups import GroupSettings
-from clustering.kept import Kept, calibrated
+from clustering.kept import Kept
 from clustering.likeness import write_likeness
 from clustering.maps import MapSettings
 from clustering.outliers import knn_distance
 from clustering.run import ClusteringSettings, find_latents, run_clustering
+from clustering.verdict import calibrated
 from particles.latents import Latents
 from particles.measures import normalized_scalars
 from particles.pixels import PixelStore
@@ -135,6 +136,7 @@ def test_scalars_are_one_more_view_of_the_consensus(tmp_path: Path) -> None:
     assert 0 <= consensus.results["excess_weight"] <= 2
     assert of_one.results["told_apart"] is of_one.results["excess_weight"] is None
     assert {"vae.cosine", "ae.cosine"} <= set(ranked), "it counts in the autoencoders alone"
+    assert {"pixels.knn", "pixels.whitened"} <= set(ranked)
     rows = particles.table
     core, reference = rows["role"] == "core", (rows["role"] == "labeled") & (rows["split"] == "train")
     vectors = normalized_scalars(rows, core | reference)

@@ -513,3 +513,18 @@ def test_a_score_that_is_the_same_for_all_agrees_with_nothing() -> None:
     scores["classifier"]["knn"] = 1.0
     scores["scalars"]["mahalanobis"] = 2.0
     assert score_weights(consensus(scores))[EXCESS] == 0
+
+
+def test_plain_pixels_count_where_the_excess_agrees_with_them_and_nowhere_else() -> None:
+    scores = judged_by_excess((0.0, 0.0))
+    for frame in (scores["classifier"], scores["scalars"]):
+        frame[frame.columns[1]] = -scores["scalars"]["excess"]
+    seeing = pd.DataFrame({"particle_id": scores["vae"]["particle_id"], "knn": scores["scalars"]["excess"] ** 3})
+    blind = seeing.assign(knn=-seeing["knn"])
+    assert score_weights(consensus(scores | {"pixels": blind}))["pixels.knn"] == 0
+    weights = score_weights(consensus(scores | {"pixels": seeing}))
+    assert weights["pixels.knn"] == SCORE_WEIGHT["knn"]
+    assert weights[EXCESS] == SCORE_WEIGHT["excess"]
+    assert weights["classifier.knn"] == 0
+    frame = consensus({"pixels": blind, "classifier": scores["classifier"]})
+    assert score_weights(frame) == {"pixels.knn": 0.0, "classifier.knn": 1.0}, "no excess, no pixels"
