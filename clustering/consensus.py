@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from scipy.stats import norm
-from sklearn.metrics import roc_auc_score
 
 from provenance.errors import UserError
 
@@ -40,15 +39,16 @@ SCORE_WEIGHT = {
     "neg_elbo": 0.1,
     "excess": 2.0,
 }
-"""How much a view and a score count in the consensus, by what they found on synthetic cores of seeds that no result is
-reported on (docs/architecture.md, "The consensus"). A score that is not here (GLOSH, of the map and so of the core
+"""How much a view and a score count in the consensus, by what they found on sets that no result is reported on
+(docs/architecture.md, "The consensus"). A score that is not here (GLOSH, of the map and so of the core
 alone) is shown, but does not count."""
 REASON_FROM = 0.9
 """Rarity from which a score is a reason: the strangest tenth."""
 EXCESS = "scalars.excess"
 """The score that tells by itself whether it has something to say, and which others see the same."""
-FULL_TRUST = 0.75
-"""Area under the curve of a score's strangest tenth against the excess from which it has all of its weight."""
+FULL_AGREEMENT = 1 / 6
+"""How far beyond chance the area under the curve of a score's strangest tenth against the excess must be for all of its
+weight; chosen on sets that no result is reported on."""
 ONLY_OF = {"cosine": ("ae", "vae", "planar-vae")}
 """Latents of which alone a score counts; of the others it is shown."""
 
@@ -150,11 +150,19 @@ def _full(column: str) -> bool:
 
 
 def _agreement(score: np.ndarray, votes: np.ndarray) -> float:
-    """From 0, the score's strangest tenth has no more votes than all others, to 1."""
-    top = score >= REASON_FROM
-    if top.all() or not top.any():
+    """From 0, the score's strangest tenth has no more votes than all others or chance gives it (one sigma), to 1.
+
+    Args:
+        score: (N,) rarities.
+        votes: (N,) rarities, whose mean says the area under the curve (Mann & Whitney 1947).
+    """
+    top, n = score >= REASON_FROM, len(score)
+    m = int(top.sum())
+    if m in (0, n):
         return 0.0
-    return float(np.clip((roc_auc_score(top, votes) - 0.5) / (FULL_TRUST - 0.5), 0.0, 1.0))
+    area = (n * votes[top].mean() - m / 2) / (n - m)
+    by_chance = np.sqrt((n + 1) / (12 * m * (n - m)))
+    return float(np.clip((area - 0.5 - by_chance) / FULL_AGREEMENT, 0.0, 1.0))
 
 
 def _rarities(scores: dict[str, pd.DataFrame], core: dict[str, pd.DataFrame], ids: pd.Series) -> pd.DataFrame:

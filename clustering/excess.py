@@ -1,18 +1,23 @@
 """Of which kinds does the core hold more than the labeled set? What comes in numbers is no outlier to a distance."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.model_selection import StratifiedKFold
+
+from clustering.parts import SLICE
 
 LEAF = 10
 """Particles in a leaf of a tree, at least; chosen on sets that no result is reported on (docs/architecture.md)."""
 FOLDS = 5
 """Each particle is judged by a forest that four fifths of the others have grown."""
-TOO_DIFFERENT = 0.75
-"""Area under the curve from which more than half of a core would have to be new: its labels do not fit it then."""
+LEAST_REFERENCE = 25
+"""Labeled particles of equal weight (Kish) below which there is nothing to have more than."""
+TOO_DIFFERENT = 0.65
+"""Area under the curve from which some third of a core would have to be new: its labels do not fit it then."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Excess:
     """(K,)."""
     told_apart: float
     """Area under the curve of core against reference, each particle judged by a forest that it did not grow: 0.5
-    where nothing tells them apart, (1 + pi) / 2 where a share pi of the core is new and all the rest alike."""
+    where nothing tells them apart, at most (1 + pi) / 2 where a share pi of the core is new and all the rest alike."""
 
     @property
     def credible(self) -> bool:
@@ -41,8 +46,8 @@ def excess(
 
     Known particles and unlabeled ones are all that is needed to rank what is new: the best rank is by the ratio of
     their densities (Blanchard et al. 2010, jmlr.org/papers/v11/blanchard10a.html, section 3). The known that p-values
-    come from stand with the core, so that forest and votes treat them as they treat the core's own known particles
-    (Marandon et al. 2024, doi:10.1214/23-AOS2338, "AdaDetect", equation 5).
+    come from stand with the core, so that forest and votes treat them nearly as they treat the core's own known
+    particles (after Marandon et al. 2024, doi:10.1214/23-AOS2338, equation 5, who have no weights).
 
     Args:
         core: (N, D).
@@ -57,20 +62,31 @@ def excess(
     z = np.concatenate([core[fitted], known, reference])
     in_core = np.repeat([1, 0], [n + k, m])
     heavy = np.concatenate([np.ones(n), *weights])
-    if not heavy[n + k :].any():
-        heavy[n + k :] = 1.0  # nothing of the core is taken for what the labeled are
     heavy[n + k :] *= heavy[: n + k].sum() / heavy[n + k :].sum()  # both sides weigh alike
-    # one thread: with several, which adds its votes first would decide the last bits
-    forest = RandomForestClassifier(trees, min_samples_leaf=LEAF, random_state=seed, n_jobs=1)
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    # out of folds, not of bags: a heavy particle is in nearly every bag
-    votes = cross_val_predict(
-        forest, z, in_core, cv=folds, method="predict_proba", params={"sample_weight": heavy}, n_jobs=-1
-    )[:, 1]
+    votes, forests = np.empty(len(z)), []
+    for grown, judged in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(z, in_core):
+        forest = RandomForestClassifier(trees, min_samples_leaf=LEAF, random_state=seed, n_jobs=-1)
+        forests.append(forest.fit(z[grown], in_core[grown], heavy[grown]))
+        votes[judged] = _votes([forest], z[judged])
     of_core = np.empty(len(core))
     of_core[fitted] = votes[:n]
-    if not fitted.all():
-        of_core[~fitted] = forest.fit(z, in_core, heavy).predict_proba(core[~fitted])[:, 1]
+    of_core[~fitted] = _votes(forests, core[~fitted])
     judged = np.r_[np.arange(n), np.arange(n + k, n + k + m)]
     apart = roc_auc_score(in_core[judged], votes[judged], sample_weight=heavy[judged])
     return Excess(of_core, votes[n : n + k], float(apart))
+
+
+def enough(weights: np.ndarray) -> bool:
+    """Whether labeled particles of these weights (M,) are as good as `LEAST_REFERENCE` of equal weight."""
+    return bool(weights.any() and weights.sum() ** 2 / (weights**2).sum() >= LEAST_REFERENCE)
+
+
+def _votes(forests: Sequence[RandomForestClassifier], z: np.ndarray) -> np.ndarray:
+    """Mean share of trees that take each of z (n, D) for one of the core: (n,)."""
+    votes = np.zeros(len(z))
+    for forest in forests:
+        forest.n_jobs = 1  # with several threads, which adds its votes first would decide the last bits
+        for start in range(0, len(z), SLICE):
+            step = slice(start, start + SLICE)
+            votes[step] += forest.predict_proba(z[step])[:, 1] / len(forests)
+    return votes

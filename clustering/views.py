@@ -5,7 +5,7 @@ import pandas as pd
 from sklearn.decomposition import PCA
 
 from clustering.calibration import class_weights
-from clustering.excess import FOLDS, Excess, excess
+from clustering.excess import FOLDS, Excess, enough, excess
 from clustering.kept import Kept, split_scores
 from clustering.outliers import OutlierSettings, latent_scores
 from clustering.parts import SLICE
@@ -32,9 +32,9 @@ def scalar_scores(
     is_core, _, is_reference = _who(table, kept)
     vectors = Latents(normalized_scalars(table, is_core | is_reference), table)
     mine, theirs = _scored(vectors, kept, how, seed)
-    if min(is_reference.sum(), kept.is_fitted(kept.core).sum()) < FOLDS:
-        return mine, theirs, None
     more = _excess(vectors, kept, how.trees, seed)
+    if more is None:
+        return mine, theirs, None
     if more.credible:
         mine, theirs = mine.assign(excess=more.core), theirs.assign(excess=more.known)
     return mine, theirs, more.told_apart
@@ -84,8 +84,8 @@ def _scored(vectors: Latents, kept: Kept, how: OutlierSettings, seed: int) -> Sc
     return mine, theirs
 
 
-def _excess(vectors: Latents, kept: Kept, trees: int, seed: int) -> Excess:
-    """With the labeled ones weighted to the mixture of predicted classes that the core has."""
+def _excess(vectors: Latents, kept: Kept, trees: int, seed: int) -> Excess | None:
+    """With the labeled ones weighted to the mixture of predicted classes that the core has; None of too few."""
     core, known, reference = (vectors.where(rows) for rows in _who(vectors.index, kept))
     fitted = kept.is_fitted(core.index["particle_id"])
     weights = np.ones(len(known)), np.ones(len(reference))
@@ -94,6 +94,8 @@ def _excess(vectors: Latents, kept: Kept, trees: int, seed: int) -> Excess:
             kept.predicted.loc[who.index["particle_id"]] for who in (core, known, reference)
         )
         weights = (_shares(said, of_known), _shares(said, of_reference))
+    if fitted.sum() < FOLDS or not enough(weights[1]):
+        return None
     return excess(core.z, known.z, reference.z, weights, fitted, trees, seed)
 
 

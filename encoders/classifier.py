@@ -40,7 +40,10 @@ class Classifier(nn.Module):
 
 
 class ClassifierTraining(L.LightningModule):
-    """Class-weighted cross entropy, and squared error of the measures, with AdamW and one learning-rate cycle."""
+    """Class-weighted cross entropy, and squared error of the measures, with AdamW and one learning-rate cycle.
+
+    With `turns` the curves of training are of classes and turns, those of validation of classes alone, upright.
+    """
 
     def __init__(
         self, classes: Sequence[str], class_weights: Sequence[float], lr: float, size: int, n_measures: int = 0,

@@ -9,7 +9,7 @@ import torch
 from encoders.classifier import ClassifierTraining
 from encoders.encode import encode_classifier
 from encoders.fit import FitSettings, fit, loaders, open_run
-from particles.loader import class_numbers
+from particles.loader import class_numbers, resolve_augment
 from particles.measures import SCALE_FREE, has_scalars, normalized_scalars
 from particles.sets import ParticleSet
 from provenance.errors import UserError
@@ -61,7 +61,8 @@ def pretrain(
         data = loaders(particles, seen, val, how, common.seed, targets, measures)
         weights = balanced_weights(targets[train], len(classes))
         n_measures = 0 if measures is None else measures.shape[1]
-        turns = what.learn_turns and particles.oriented
+        mirrored = resolve_augment(how.augment, particles.oriented) == "dihedral"  # nobody could say what is turned
+        turns = what.learn_turns and particles.oriented and not mirrored
         model = ClassifierTraining(classes, weights.tolist(), how.lr, particles.pixels.size, n_measures, turns)
         fit(model, data, run, how, common.seed, monitor="val_loss")
         latents = encode_classifier(model, particles)

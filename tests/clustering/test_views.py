@@ -87,7 +87,7 @@ def test_the_excess_is_of_the_scalars_weighted_to_the_cores_mixture(tmp_path: Pa
     is_new = rows.set_index("particle_id").loc[mine["particle_id"], "truth"] == "new"
     assert roc_auc_score(is_new, mine["excess"]) > 0.9
     assert roc_auc_score(is_new, mine["knn"]) < 0.5, "the test could fail"
-    assert 0.5 < told_apart < 0.75
+    assert 0.5 < told_apart < 0.65
     core, known, reference = (
         rows["particle_id"].isin(ids).to_numpy() for ids in (kept.core, kept.known, kept.reference)
     )

@@ -16,7 +16,7 @@ from encoders.encode import encode_classifier
 from encoders.fit import Checkpoint, FitSettings, SeedEachStep, changed_settings, loaders
 from encoders.pretrain import ClassifierSettings, pretrain
 from particles.latents import read_latents
-from particles.loader import ParticleData
+from particles.loader import Augment, ParticleData
 from particles.measures import SCALE_FREE, normalized_scalars
 from particles.scalars import SCALARS
 from particles.sets import DataSettings, ParticleSet, open_set
@@ -232,15 +232,21 @@ def test_without_scalars_or_unasked_classes_are_learned_alone(
 
 
 @pytest.mark.parametrize(
-    ("oriented", "asked", "turns"), [(True, True, True), (True, False, False), (False, True, False)]
+    ("oriented", "asked", "augment", "turns"),
+    [
+        (True, True, "auto", True),
+        (True, False, "auto", False),
+        (False, True, "auto", False),
+        (True, True, "dihedral", False),  # turned and mirrored before: nothing says by how many quarters
+    ],
 )
 def test_turns_are_learned_where_up_and_down_mean_something(
     particles: ParticleSet, common: RunSettings, handed: list[tuple[torch.nn.Module, ParticleData]],
-    oriented: bool, asked: bool, turns: bool,
+    oriented: bool, asked: bool, augment: Augment, turns: bool,
 ) -> None:  # fmt: skip
     what = ClassifierSettings(learn_turns=asked)
     with pytest.raises(StoppedError):
-        pretrain(replace(particles, oriented=oriented), DATA, what, HOW, common)
+        pretrain(replace(particles, oriented=oriented), DATA, what, replace(HOW, augment=augment), common)
     model, _ = handed[0]
     assert (model.net.turned is not None) == turns
     assert model.hparams["turns"] == turns

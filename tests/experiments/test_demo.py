@@ -64,7 +64,8 @@ def test_the_summary_has_the_promised_structure(summary: dict[str, Any]) -> None
     assert (summary["data"], summary["n_particles"]) == ("synthetic", 7 * 12 + N_CORE)
     assert 0 < summary["seconds"] < 300
     judged = {"auroc", "average_precision", "recall_at_n"}
-    assert set(summary["consensus"]) == judged | {"discoveries", "false_discoveries", "share_unusual"}
+    told = {"discoveries", "false_discoveries", "share_unusual", "told_apart", "excess_weight"}
+    assert set(summary["consensus"]) == judged | told
     assert list(summary["latents"]) == list(LATENTS)
     for latent in summary["latents"].values():
         assert set(latent) == {"kmeans", "dbscan", "hdbscan", "outliers"}
