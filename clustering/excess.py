@@ -16,8 +16,8 @@ FOLDS = 5
 """Each particle is judged by a forest that four fifths of the others have grown."""
 LEAST_REFERENCE = 25
 """Labeled particles of equal weight (Kish) below which there is nothing to have more than."""
-TOO_DIFFERENT = 0.65
-"""Area under the curve from which some third of a core would have to be new: its labels do not fit it then."""
+TOO_DIFFERENT = 0.75
+"""Area under the curve from which more than half of a core would have to be new: its labels do not fit it then."""
 
 
 @dataclass(frozen=True)
