@@ -66,10 +66,14 @@ def unusual(results: Results) -> Evidence:
     p_values = results.ranked["p_value"].dropna()
     if p_values.empty:
         return None
-    share = float((p_values <= UNUSUAL).mean())
-    if share <= MUCH_UNUSUAL:
-        return []
-    return [f"{percent(share)} of the core have p <= {UNUSUAL}, where 5 % were expected of known particles."]
+    found, share = [], float((p_values <= UNUSUAL).mean())
+    if share > MUCH_UNUSUAL:
+        found.append(f"{percent(share)} of the core have p <= {UNUSUAL}, where 5 % were expected of known particles.")
+    measured = results.consensus.results
+    if measured.get("told_apart") is not None and measured["excess_weight"] is None:
+        found.append(f"The scalars tell this core from the labeled set (AUC {measured['told_apart']:.2f}), more than "
+                     "novelties can: what it has more of did not count.")  # fmt: skip
+    return found
 
 
 def coarse(results: Results) -> Evidence:

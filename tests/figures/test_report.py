@@ -328,6 +328,16 @@ def test_p_values_are_doubted_for_what_they_are(tmp_path: Path) -> None:
     assert raised(planted)["False discoveries"][0].startswith("88 % of 24 discoveries are of known classes")
 
 
+def test_a_core_that_is_unlike_the_labels_as_a_whole_is_doubted(tmp_path: Path) -> None:
+    planted = plant(tmp_path)
+    path, name = planted.consensus.path / "metrics.json", "Likeness of labeled set and core"
+    write_json(path, {"auroc": None, "told_apart": 0.91, "excess_weight": None})
+    assert raised(planted)[name][-1].startswith("The scalars tell this core from the labeled set (AUC 0.91)")
+    for fine in ({"told_apart": 0.6, "excess_weight": 0.0}, {"told_apart": None, "excess_weight": None}, {}):
+        write_json(path, {"auroc": None} | fine)
+        assert not [line for line in raised(planted).get(name, ()) if "AUC" in line]
+
+
 def test_other_seeds_are_compared_by_their_first(tmp_path: Path) -> None:
     planted = plant(tmp_path, n=80)
     other = plant(tmp_path, n=80, seed=1)
