@@ -18,7 +18,7 @@ WORDS = {
     "reconstruction": "badly reconstructed",
     "kl": "costly to encode",
     "neg_elbo": "improbable",
-    "excess": "of a kind that the core has more of than the labels",
+    "excess": "commoner here than among the labels",
 }
 """What a score says, in a reader's words."""
 
