@@ -42,7 +42,7 @@ class Classifier(nn.Module):
 class ClassifierTraining(L.LightningModule):
     """Class-weighted cross entropy, and squared error of the measures, with AdamW and one learning-rate cycle.
 
-    With `turns` the curves of training are of classes and turns, those of validation of classes alone, upright.
+    Curves are of upright images and classes alone, with turns or without.
     """
 
     def __init__(
@@ -96,19 +96,24 @@ class ClassifierTraining(L.LightningModule):
         self, features: torch.Tensor, y: torch.Tensor, split: str, quarter: torch.Tensor | None = None
     ) -> torch.Tensor:
         labeled = y >= 0
-        n = ranks.rows(int(labeled.sum()))
-        if n == 0:  # a batch of core particles alone
+        if ranks.rows(int(labeled.sum())) == 0:  # a batch of core particles alone
             return features.sum() * 0.0
         logits, wanted = self.net.head(features[labeled]).float(), y[labeled]
+        upright = torch.ones_like(wanted, dtype=torch.bool) if quarter is None else quarter[labeled] == 0
+        self._log(split, logits.detach()[upright], wanted[upright])
         if quarter is not None and self.net.turned is not None:
             logits = torch.cat([logits, self.net.turned(features[labeled]).float()], dim=1)  # (B, C) -> (B, 4 C)
             wanted = wanted + len(self.classes) * quarter[labeled]
-        weights = self.weights.repeat(logits.shape[1] // len(self.classes))
-        loss = ranks.mean_cross_entropy(logits, wanted, weights)
-        correct = ranks.mean((logits.argmax(dim=1) == wanted).float())
-        values = {f"{split}_loss": loss, f"{split}_accuracy": correct}
+        return ranks.mean_cross_entropy(logits, wanted, self.weights.repeat(logits.shape[1] // len(self.classes)))
+
+    def _log(self, split: str, logits: torch.Tensor, y: torch.Tensor) -> None:
+        """Of upright images alone, so that training and validation are alike."""
+        n = ranks.rows(len(y))
+        if n == 0:
+            return
+        correct = ranks.mean((logits.argmax(dim=1) == y).float())
+        values = {f"{split}_loss": ranks.mean_cross_entropy(logits, y, self.weights), f"{split}_accuracy": correct}
         self.log_dict(values, on_step=False, on_epoch=True, batch_size=n)
-        return loss
 
     def configure_optimizers(self) -> Any:
         """AdamW and one learning-rate cycle."""

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from figures import paper, style
 from figures.finished import Redraw, opened
@@ -128,6 +128,8 @@ def _loss(axes: Axes, metrics: pd.DataFrame) -> None:
     values = values[np.isfinite(values)]
     if len(values) and values.min() > 0 and values.max() / values.min() > _LOG_FROM:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")  # the own one writes TeX, which no style reads
+        axes.yaxis.set_minor_formatter(NullFormatter())
     _over_epochs(axes, metrics, "nats per image")
 
 

@@ -163,6 +163,10 @@ def test_a_class_turned_is_another_class(monkeypatch: pytest.MonkeyPatch) -> Non
     wanted = y[5:] + 3 * torch.tensor(quarters[5:])
     nll, weight = -logits.log_softmax(1)[torch.arange(35), wanted], torch.tensor([1.0, 2.0, 0.5])[y[5:]]
     assert float(loss.detach()) == pytest.approx(float(((nll * weight).sum() / weight.sum()).detach()), rel=1e-5)
+    straight = torch.tensor(quarters[5:]) == 0
+    hits = training.net.head(features).argmax(1)[straight] == y[5:][straight]
+    assert 0 < len(hits) < 20
+    assert float(logged["train_accuracy"]) == pytest.approx(float(hits.float().mean())), "of upright images alone"
     loss.backward()
     for layer in (training.net.head, training.net.turned, trunk.net.conv1):
         assert layer.weight.grad.abs().max() > 0

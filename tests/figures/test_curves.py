@@ -54,6 +54,17 @@ def test_a_variational_loss_is_drawn_with_its_reconstruction(kind: str, lines: i
     assert ("validation, reconstruction only" in drawn) == (kind != "ae")
 
 
+def test_a_loss_that_falls_far_has_plain_numbers_on_its_axis() -> None:
+    frame = metrics(5, "classifier").assign(train_loss=[3.0, 1.0, 0.3, 0.1, 0.03])
+    figure = Figure()
+    axes = figure.subplots()
+    panels_of(frame)["Loss"](axes, frame)
+    figure.draw_without_rendering()
+    assert axes.get_yscale() == "log"
+    assert {"0.1", "1"} <= {label.get_text() for label in axes.get_yticklabels()}
+    assert not [label.get_text() for label in axes.get_yticklabels(which="both") if "$" in label.get_text()]
+
+
 def test_dimensions_are_in_the_latents_order() -> None:
     assert dimensions(pd.DataFrame(columns=["kl_dim_100", "kl_dim_02", "kl_weight", "kl_dim_10"])) == [
         "kl_dim_02",
