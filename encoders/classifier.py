@@ -75,7 +75,7 @@ class ClassifierTraining(L.LightningModule):
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Cross entropy of the labeled images of a batch (nats) and squared error of the measures of all."""
         x, y = batch["x"], batch["y"]
-        quarter = torch.zeros_like(y)
+        quarter = None
         if self.net.turned is not None:
             quarter = drawn(lambda n: torch.randint(TURNS, (n,), device=x.device), len(x), batch.get("mine"))
             x = turned(x, quarter)
@@ -101,7 +101,8 @@ class ClassifierTraining(L.LightningModule):
         logits, wanted = self.net.head(features[labeled]).float(), y[labeled]
         upright = torch.ones_like(wanted, dtype=torch.bool) if quarter is None else quarter[labeled] == 0
         self._log(split, logits.detach()[upright], wanted[upright])
-        if quarter is not None and self.net.turned is not None:
+        if quarter is not None:
+            assert self.net.turned is not None
             logits = torch.cat([logits, self.net.turned(features[labeled]).float()], dim=1)  # (B, C) -> (B, 4 C)
             wanted = wanted + len(self.classes) * quarter[labeled]
         return ranks.mean_cross_entropy(logits, wanted, self.weights.repeat(logits.shape[1] // len(self.classes)))

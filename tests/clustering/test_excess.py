@@ -94,11 +94,11 @@ def test_a_class_with_a_handful_of_labeled_particles_is_no_reference() -> None:
 def test_the_number_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     core, known, reference, _ = with_a_crowd(200, 40)
     fitted = np.arange(len(core)) % 3 > 0
-    grown = []
+    grown, threads = [], [0]
 
     class Forest(RandomForestClassifier):
         def fit(self, *rest: Any) -> "Forest":
-            self.n_jobs = threads
+            self.n_jobs = threads[-1]
             grown.append(self)
             return super().fit(*rest)
 
@@ -108,7 +108,8 @@ def test_the_number_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("clustering.excess.RandomForestClassifier", Forest)
     both = []
-    for threads in (1, 4):  # noqa: B007
+    for n in (1, 4):
+        threads.append(n)
         both.append(found(core, known, reference, fitted=fitted))
     assert both[0].core.tobytes() == both[1].core.tobytes()
     assert both[0].known.tobytes() == both[1].known.tobytes()

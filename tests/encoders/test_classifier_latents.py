@@ -156,7 +156,8 @@ def test_a_class_turned_is_another_class(monkeypatch: pytest.MonkeyPatch) -> Non
     y[:5] = -1  # core particles have no class, however they lie
     torch.manual_seed(1)
     loss = training.training_step({"x": x, "y": y, "measures": torch.empty(40, 0)}, 0)
-    quarters = [next(k for k in range(4) if torch.equal(one, of.rot90(k, (-2, -1)))) for one, of in zip(seen[0], x)]  # noqa: B905
+    pairs = zip(seen[0], x, strict=True)
+    quarters = [next(k for k in range(4) if torch.equal(one, of.rot90(k, (-2, -1)))) for one, of in pairs]
     assert sorted(set(quarters)) == [0, 1, 2, 3]
     features = trunk(seen[0])[5:]
     logits = torch.cat([training.net.head(features), training.net.turned(features)], dim=1)
