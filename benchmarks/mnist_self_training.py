@@ -21,6 +21,7 @@ from benchmarks.mnist_unsupervised import Settings as Start
 from benchmarks.mnist_unsupervised import Way, latents_of, print_header, print_row, without_labels
 from clustering.groups import GroupSettings, hdbscan_groups
 from clustering.maps import MapSettings, umap_map
+from encoders.pretrain import ClassifierSettings
 from particles.latents import Latents, read_latents
 from particles.sets import ParticleSet
 from provenance.run import RunSettings
@@ -77,7 +78,9 @@ def labeled(particles: ParticleSet, ids: pd.Series, clusters: np.ndarray) -> Par
 
 
 def _taught(particles: ParticleSet, settings: Settings, common: RunSettings) -> Latents:
-    chain = ChainSettings(model=settings.start.model, pretrain_epochs=settings.taught_epochs, go_on=True)
+    upright = ClassifierSettings(learn_turns=False)  # turned classes are for what was never seen; here all has been
+    model, epochs = settings.start.model, settings.taught_epochs
+    chain = ChainSettings(pretrain_epochs=epochs, classifier=upright, model=model, go_on=True)
     alone = replace(settings, start=replace(settings.start, seeds=(common.seed,), ways=()))
     (run,) = train_models(["classifier"], particles, alone, chain, common)
     return read_latents(run.path)
