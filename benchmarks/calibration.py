@@ -24,7 +24,7 @@ from clustering.kept import Kept
 from clustering.outliers import OutlierSettings
 from clustering.verdict import calibrated
 from clustering.views import scalar_scores
-from particles.measures import normalized_scalars
+from particles.measures import COMPARED, normalized_scalars
 from particles.sets import DataSettings, ParticleSet, open_set
 from provenance.run import PROJECT, RunSettings
 
@@ -105,7 +105,7 @@ def _ranked(seed: int, planted: int, settings: Settings) -> Core:
         reference=rows.loc[rows["label"].notna() & (rows["split"] == "train"), "particle_id"],
         predicted=predicted,
     )
-    core, known, _ = scalar_scores(rows, kept, OutlierSettings(), seed)
+    core, known, _ = scalar_scores(rows, COMPARED, kept, OutlierSettings(), seed)
     views = {"scalars": core}
     ranked = consensus(views)
     ranked = calibrated(ranked, consensus_of({"scalars": known}, views, score_weights(ranked)), kept)

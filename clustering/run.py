@@ -187,6 +187,9 @@ def _show(runs: Sequence[Run]) -> None:
     if (m["share_unusual"] or 0) > SUSPICIOUS:
         print(f"{m['share_unusual']:.0%} of the core have p <= {UNUSUAL}: the labeled set does not look like this "
               "core's bulk; read p-values and discoveries with care")  # fmt: skip
+    if m["scalars_left_out"]:
+        print(f"scalars that core or labeled set has gaps in, and the other not, do not count: "
+              f"{', '.join(m['scalars_left_out'])}")  # fmt: skip
     if (m["told_apart"] or 0) >= TOO_DIFFERENT:
         print(f"the scalars tell this core from the labeled set (AUC {m['told_apart']:.2f}), more than novelties can: "
               "what it has more of does not count")  # fmt: skip

@@ -1,6 +1,7 @@
 """All views of a core -> one rank, one p-value and the reasons for each particle."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,8 @@ from clustering.consensus import EXCESS, consensus, consensus_of, score_weights
 from clustering.kept import Kept
 from clustering.metrics import outlier_metrics
 from clustering.outliers import OutlierSettings
-from clustering.views import pixel_scores, scalar_scores
-from particles.measures import has_scalars
+from clustering.views import comparable_scalars, pixel_scores, scalar_scores
+from particles.measures import COMPARED, has_scalars
 from particles.sets import ParticleSet
 from particles.table import read_parquet, write_parquet
 from provenance.files import write_json
@@ -35,16 +36,15 @@ def write_consensus(
         how: scores of the scalars and the pixels.
         seed: of those.
     """
-    views, of_known, own_ranks, told_apart = {}, {}, {}, None
+    views, of_known, own_ranks = {}, {}, {}
     for latent in done:
         name = latent.kind.removeprefix("clusters-")
         scored = read_parquet(latent.path / "outliers.parquet")
         views[name], own_ranks[name] = scored.drop(columns=["score", "rank"]), scored.set_index("particle_id")["rank"]
         of_known[name] = read_parquet(latent.path / "known.parquet")
+    found_by: dict[str, Any] = {"told_apart": None, "scalars_left_out": None}
     if len(done) > 1 and has_scalars(particles.table):  # who asks for one latent wants to see that one
-        views["scalars"], of_known["scalars"], told_apart = scalar_scores(particles.table, kept, how, seed)
-        if "excess" in views["scalars"] and kept.fitted is None:  # nothing else says whether plain pixels count
-            views["pixels"], of_known["pixels"] = pixel_scores(particles, kept, how, seed)
+        found_by = _look_besides(views, of_known, particles, kept, how, seed)
     ranked = consensus(views)
     weights = score_weights(ranked)
     ranked = calibrated(ranked, consensus_of(of_known, views, weights), kept)
@@ -53,9 +53,22 @@ def write_consensus(
         ranked.insert(list(ranked).index("reasons") + 1, "found_in", found)
     truth = particles.table.set_index("particle_id").loc[ranked["particle_id"], "is_outlier"].reset_index(drop=True)
     write_parquet(ranked, run.path / "outliers.parquet")
-    found_by = {"told_apart": told_apart, "excess_weight": weights.get(EXCESS)}
+    found_by["excess_weight"] = weights.get(EXCESS)
     metrics = outlier_metrics(truth, ranked["score"].to_numpy()) | _promise(ranked, truth) | found_by
     write_json(run.path / "metrics.json", metrics)
+
+
+def _look_besides(
+    views: dict[str, pd.DataFrame], of_known: dict[str, pd.DataFrame], particles: ParticleSet, kept: Kept,
+    how: OutlierSettings, seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Add the views that no network makes; what is to be told of them."""
+    names, told_apart = comparable_scalars(particles.table, kept), None
+    if names:
+        views["scalars"], of_known["scalars"], told_apart = scalar_scores(particles.table, names, kept, how, seed)
+        if "excess" in views["scalars"] and kept.fitted is None:  # nothing else says whether plain pixels count
+            views["pixels"], of_known["pixels"] = pixel_scores(particles, kept, how, seed)
+    return {"told_apart": told_apart, "scalars_left_out": [name for name in COMPARED if name not in names]}
 
 
 def calibrated(ranked: pd.DataFrame, known: pd.DataFrame, kept: Kept) -> pd.DataFrame:

@@ -1,5 +1,7 @@
 """What is looked at besides the latents, with no network: the measured scalars and the plain pixels."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
@@ -10,27 +12,30 @@ from clustering.kept import Kept, split_scores
 from clustering.outliers import OutlierSettings, latent_scores
 from clustering.parts import SLICE
 from particles.latents import Latents
-from particles.measures import normalized_scalars
+from particles.measures import COMPARED, normalized_scalars
 from particles.pixels import PixelStore
 from particles.sets import ParticleSet
 
 COMPONENTS = 64
 """Leading principal components of the pixels."""
+MORE_MISSING = 0.02
+"""By how much the shares of core and labeled particles that lack a scalar may differ, besides chance (three standard
+errors); beyond it the scalar would tell whose table has gaps, not what a particle is."""
 Scores = tuple[pd.DataFrame, pd.DataFrame]
 """Of the core and of the known: `particle_id` and a column a score."""
 
 
 def scalar_scores(
-    table: pd.DataFrame, kept: Kept, how: OutlierSettings, seed: int
+    table: pd.DataFrame, names: Sequence[str], kept: Kept, how: OutlierSettings, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, float | None]:
-    """The measured scalars as one more view.
+    """The measured scalars of these names as one more view.
 
     Returns:
         Scores of the core and of the known, with an `excess` if there are labeled particles to have more than and it
         is credible; and how far core and labeled are told apart (`Excess.told_apart`), if there are any.
     """
     is_core, _, is_reference = _who(table, kept)
-    vectors = Latents(normalized_scalars(table, is_core | is_reference), table)
+    vectors = Latents(normalized_scalars(table, is_core | is_reference, names), table)
     mine, theirs = _scored(vectors, kept, how, seed)
     more = _excess(vectors, kept, how.trees, seed)
     if more is None:
@@ -38,6 +43,19 @@ def scalar_scores(
     if more.credible:
         mine, theirs = mine.assign(excess=more.core), theirs.assign(excess=more.known)
     return mine, theirs, more.told_apart
+
+
+def comparable_scalars(table: pd.DataFrame, kept: Kept) -> list[str]:
+    """Names of the scalars that core and labeled particles lack as often, but for `MORE_MISSING` and chance."""
+    is_core, is_known, is_reference = _who(table, kept)
+    lacking = ~np.isfinite(table[list(COMPARED)].to_numpy(dtype=np.float64, na_value=np.nan))
+    core, labeled = lacking[is_core], lacking[is_known | is_reference]
+    if not len(labeled):
+        return list(COMPARED)
+    both = np.concatenate([core, labeled]).mean(axis=0)
+    by_chance = 3 * np.sqrt(both * (1 - both) * (1 / len(core) + 1 / len(labeled)))
+    gaps = np.abs(core.mean(axis=0) - labeled.mean(axis=0))
+    return [name for name, gap, chance in zip(COMPARED, gaps, by_chance, strict=True) if gap <= MORE_MISSING + chance]
 
 
 def pixel_scores(particles: ParticleSet, kept: Kept, how: OutlierSettings, seed: int) -> Scores:

@@ -133,6 +133,7 @@ def test_scalars_are_one_more_view_of_the_consensus(tmp_path: Path) -> None:
         "scalars.knn", "scalars.whitened", "scalars.mahalanobis", "scalars.isolation_forest", "scalars.excess",
     ]  # fmt: skip
     assert 0.35 < consensus.results["told_apart"] < 0.65
+    assert consensus.results["scalars_left_out"] == []
     assert 0 <= consensus.results["excess_weight"] <= 2
     assert of_one.results["told_apart"] is of_one.results["excess_weight"] is None
     assert {"vae.cosine", "ae.cosine"} <= set(ranked), "it counts in the autoencoders alone"

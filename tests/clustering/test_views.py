@@ -13,8 +13,8 @@ from clustering.calibration import class_weights
 from clustering.excess import excess
 from clustering.kept import Kept
 from clustering.outliers import OutlierSettings, knn_distance
-from clustering.views import pixel_scores, pixel_vectors, scalar_scores
-from particles.measures import normalized_scalars
+from clustering.views import comparable_scalars, pixel_scores, pixel_vectors, scalar_scores
+from particles.measures import COMPARED, normalized_scalars
 from particles.pixels import PixelStore
 from particles.scalars import SCALARS
 from particles.sets import ParticleSet
@@ -83,7 +83,7 @@ def test_plain_pixels_are_compared_with_core_and_reference(tmp_path: Path) -> No
 def test_the_excess_is_of_the_scalars_weighted_to_the_cores_mixture(tmp_path: Path) -> None:
     particles = planted(tmp_path)
     kept, rows = who(particles), particles.table
-    mine, theirs, told_apart = scalar_scores(rows, kept, HOW, 0)
+    mine, theirs, told_apart = scalar_scores(rows, COMPARED, kept, HOW, 0)
     is_new = rows.set_index("particle_id").loc[mine["particle_id"], "truth"] == "new"
     assert roc_auc_score(is_new, mine["excess"]) > 0.9
     assert roc_auc_score(is_new, mine["knn"]) < 0.5, "the test could fail"
@@ -100,7 +100,7 @@ def test_the_excess_is_of_the_scalars_weighted_to_the_cores_mixture(tmp_path: Pa
     np.testing.assert_array_equal(mine["excess"], expected.core)
     np.testing.assert_array_equal(theirs["excess"], expected.known)
     assert told_apart == expected.told_apart
-    alike, _, _ = scalar_scores(rows, who(particles, predicted=False), HOW, 0)
+    alike, _, _ = scalar_scores(rows, COMPARED, who(particles, predicted=False), HOW, 0)
     assert not np.array_equal(alike["excess"], mine["excess"]), "nobody says which classes: all weigh alike"
 
 
@@ -108,7 +108,7 @@ def test_without_labeled_particles_there_is_nothing_to_have_more_than(tmp_path: 
     particles = planted(tmp_path)
     kept = who(particles)
     none = kept.core[:0]
-    mine, theirs, told_apart = scalar_scores(particles.table, Kept(kept.core, none, none, None), HOW, 0)
+    mine, theirs, told_apart = scalar_scores(particles.table, COMPARED, Kept(kept.core, none, none, None), HOW, 0)
     assert "excess" not in mine
     assert len(theirs) == 0
     assert told_apart is None
@@ -120,7 +120,33 @@ def test_an_excess_of_the_whole_core_is_left_out(tmp_path: Path) -> None:
     core = rows["role"] == "core"
     for name in SCALARS:
         rows.loc[core, name] += 10.0
-    mine, theirs, told_apart = scalar_scores(rows, kept, HOW, 0)
+    mine, theirs, told_apart = scalar_scores(rows, COMPARED, kept, HOW, 0)
     assert "excess" not in mine
     assert "excess" not in theirs
     assert told_apart > 0.95
+
+
+def test_a_scalar_that_one_side_has_gaps_in_does_not_count(tmp_path: Path) -> None:
+    """Half of the core lacks one, the labeled another: neither says what a particle is."""
+    particles = planted(tmp_path)
+    kept, rows = who(particles), particles.table.copy()
+    of_core, of_labeled, of_both = COMPARED[0], COMPARED[7], COMPARED[9]
+    core = rows["role"] == "core"
+    rows.loc[core[core].index[::2], of_core] = pd.NA
+    rows.loc[~core, of_labeled] = np.inf
+    rows.loc[rows.index[::3], of_both] = pd.NA
+    few = core[core].index[1:4]  # 1.5 % of 200
+    rows.loc[few, COMPARED[11]] = pd.NA
+    names = comparable_scalars(rows, kept)
+    assert names == [name for name in COMPARED if name not in (of_core, of_labeled)]
+    _, _, told_apart = scalar_scores(rows, names, kept, HOW, 0)
+    assert 0.5 < told_apart < 0.65
+    _, _, blind = scalar_scores(rows, COMPARED, kept, HOW, 0)
+    assert blind > 0.7, "the test could fail"
+
+
+def test_without_labeled_particles_every_scalar_counts(tmp_path: Path) -> None:
+    particles = planted(tmp_path)
+    core = who(particles).core
+    particles.table.loc[particles.table["role"] == "core", COMPARED[0]] = pd.NA
+    assert comparable_scalars(particles.table, Kept(core, core[:0], core[:0], None)) == list(COMPARED)
