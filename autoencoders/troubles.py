@@ -53,7 +53,7 @@ def collapsed(kl: float, active: int, latent_dim: int, gaussian: bool) -> str | 
         latent_dim: D.
         gaussian: whether the pixels' likelihood is; a Bernoulli's variance cannot shrink to that of faint crops.
     """
-    idle = kl < min(IDLE_KL_PER_DIM * latent_dim, IDLE_KL)
+    idle = active == 0 or kl < min(IDLE_KL_PER_DIM * latent_dim, IDLE_KL)
     if not idle and active > FEW_UNITS * latent_dim:
         return None
     found = f"posterior collapse: a KL of {kl:.2g} nats, {active} of {latent_dim} dimensions active"

@@ -77,7 +77,8 @@ def _one(seed: int, settings: Settings) -> dict[str, float]:
     summary: dict[str, Any] = read_json(Path(done.stdout.strip().splitlines()[-1]))
     latents = {f"{name} AUROC": found["outliers"]["auroc"] for name, found in summary["latents"].items()}
     # no discovery, no share of false ones
-    consensus = {f"consensus {name}": 0.0 if value is None else value for name, value in summary["consensus"].items()}
+    told = summary["consensus"].items()
+    consensus = {f"consensus {name}": value or 0.0 for name, value in told if not isinstance(value, list)}
     # the largest of all children so far, workers included; in kB on Linux
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     return consensus | latents | trivial_scores(seed, settings) | {"minutes": summary["seconds"] / 60, "GiB": memory}

@@ -49,6 +49,8 @@ EXCESS = "scalars.excess"
 FULL_AGREEMENT = 1 / 6
 """How far beyond chance the area under the curve of a score's strangest tenth against the excess must be for all of its
 weight; chosen on sets that no result is reported on."""
+MAY_LACK = ("scalars",)
+"""Views that need not have seen every particle: where its scores are missing the others decide."""
 ONLY_OF = {"cosine": ("ae", "vae", "planar-vae")}
 """Latents of which alone a score counts; of the others it is shown."""
 
@@ -61,11 +63,13 @@ def rarity(score: np.ndarray, core: np.ndarray | None = None) -> np.ndarray:
         core: (M,) the scores of the core, if others than `score`.
 
     Returns:
-        (N,) in (0, 1).
+        (N,) in (0, 1); NaN where the score is missing.
     """
     among = np.sort(score if core is None else core)
+    among = among[~np.isnan(among)]
     below, up_to = (np.searchsorted(among, score, side=side) for side in ("left", "right"))
-    return np.clip((below + up_to) / 2, 0.5, len(among) - 0.5) / len(among)
+    shares = np.clip((below + up_to) / 2, 0.5, len(among) - 0.5) / len(among)
+    return np.where(np.isnan(score), np.nan, shares)
 
 
 def consensus(scores: dict[str, pd.DataFrame], with_reasons: bool = True) -> pd.DataFrame:
@@ -84,7 +88,7 @@ def consensus(scores: dict[str, pd.DataFrame], with_reasons: bool = True) -> pd.
         surprise), `rank` (1 = strangest), `reasons`.
 
     Raises:
-        UserError: a score that counts is missing or infinite.
+        UserError: a score that counts is missing or infinite, of another view than `MAY_LACK`.
     """
     ids = next(iter(scores.values()))["particle_id"].reset_index(drop=True)
     rarities = _rarities(scores, scores, ids)
@@ -156,6 +160,8 @@ def _agreement(score: np.ndarray, votes: np.ndarray) -> float:
         score: (N,) rarities.
         votes: (N,) rarities, whose mean says the area under the curve (Mann & Whitney 1947).
     """
+    seen = np.isfinite(score) & np.isfinite(votes)
+    score, votes = score[seen], votes[seen]
     top, n = score >= REASON_FROM, len(score)
     m = int(top.sum())
     if m in (0, n):
@@ -178,16 +184,17 @@ def _rarities(scores: dict[str, pd.DataFrame], core: dict[str, pd.DataFrame], id
 
 def _refuse_missing(score: pd.Series, latent: str) -> None:
     """A number that is missing has no rank: sorted, it would come after the strangest."""
-    wrong = ~np.isfinite(score.to_numpy(dtype=float))
+    wrong = ~np.isfinite(score.to_numpy(dtype=float)) & (latent not in MAY_LACK)
     if wrong.any():
         raise UserError(f"{latent}: the score {score.name} of {score.index[wrong][0]} is not a number; train again, "
                         "with a lower --lr")  # fmt: skip
 
 
 def _shares(rarities: pd.DataFrame, weights: dict[str, float]) -> np.ndarray:
-    """What each score contributes to the consensus: (N, scores)."""
-    heavy = np.array([weights[name] for name in rarities])
-    return norm.ppf(rarities.to_numpy()) * heavy / heavy.sum()
+    """What each score contributes to the consensus, the mean over those that a particle has: (N, scores)."""
+    surprise = norm.ppf(rarities.to_numpy())
+    heavy = np.array([weights[name] for name in rarities]) * np.isfinite(surprise)
+    return np.nan_to_num(surprise) * heavy / heavy.sum(axis=1, keepdims=True)
 
 
 def _weight(column: str, of_latent: dict[str, float]) -> float:

@@ -1,6 +1,5 @@
 """Of which kinds does the core hold more than the labeled set? What comes in numbers is no outlier to a distance."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +53,7 @@ def excess(
         known: (K, D), labeled particles held back; may be none.
         reference: (M, D), labeled particles of the train split, at least one.
         weights: (K,) and (M,), how much those count, so that both have the core's mixture of classes.
-        fitted: (N,) bool, those of the core that the forest is grown on; it judges the others from outside.
+        fitted: (N,) bool, those of the core that the forests are grown on; each of the others is judged by one.
         trees: how many.
         seed: of the forest.
     """
@@ -67,10 +66,13 @@ def excess(
     for grown, judged in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(z, in_core):
         forest = RandomForestClassifier(trees, min_samples_leaf=LEAF, random_state=seed, n_jobs=-1)
         forests.append(forest.fit(z[grown], in_core[grown], heavy[grown]))
-        votes[judged] = _votes([forest], z[judged])
+        votes[judged] = _votes(forest, z[judged])
     of_core = np.empty(len(core))
     of_core[fitted] = votes[:n]
-    of_core[~fitted] = _votes(forests, core[~fitted])
+    placed = np.flatnonzero(~fitted)
+    for number, forest in enumerate(forests):  # one forest each, as the fitted are judged: a mean varies less
+        mine = placed[number::FOLDS]
+        of_core[mine] = _votes(forest, core[mine])
     judged = np.r_[np.arange(n), np.arange(n + k, n + k + m)]
     apart = roc_auc_score(in_core[judged], votes[judged], sample_weight=heavy[judged])
     return Excess(of_core, votes[n : n + k], float(apart))
@@ -81,12 +83,8 @@ def enough(weights: np.ndarray) -> bool:
     return bool(weights.any() and weights.sum() ** 2 / (weights**2).sum() >= LEAST_REFERENCE)
 
 
-def _votes(forests: Sequence[RandomForestClassifier], z: np.ndarray) -> np.ndarray:
-    """Mean share of trees that take each of z (n, D) for one of the core: (n,)."""
-    votes = np.zeros(len(z))
-    for forest in forests:
-        forest.n_jobs = 1  # with several threads, which adds its votes first would decide the last bits
-        for start in range(0, len(z), SLICE):
-            step = slice(start, start + SLICE)
-            votes[step] += forest.predict_proba(z[step])[:, 1] / len(forests)
-    return votes
+def _votes(forest: RandomForestClassifier, z: np.ndarray) -> np.ndarray:
+    """Share of trees that take each of z (n, D) for one of the core: (n,)."""
+    forest.n_jobs = 1  # with several threads, which adds its votes first would decide the last bits
+    steps = [z[start : start + SLICE] for start in range(0, len(z), SLICE)]
+    return np.concatenate([np.empty(0), *(forest.predict_proba(step)[:, 1] for step in steps)])

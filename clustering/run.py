@@ -193,7 +193,7 @@ def _show(runs: Sequence[Run]) -> None:
     if (m["told_apart"] or 0) >= TOO_DIFFERENT:
         print(f"the scalars tell this core from the labeled set (AUC {m['told_apart']:.2f}), more than novelties can: "
               "what it has more of does not count")  # fmt: skip
-    header = ["latent", "KMeans ARI", "DBSCAN n", "HDBSCAN n", "noise", "outlier AUROC", "recall_at_n"]
+    header = ["latent", "KMeans ARI", "DBSCAN n", "HDBSCAN n", "noise", "AUROC", "recall at n"]
     show_table("What does not fit", header, rows)
 
 

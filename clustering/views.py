@@ -1,6 +1,7 @@
 """What is looked at besides the latents, with no network: the measured scalars and the plain pixels."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,8 @@ COMPONENTS = 64
 MORE_MISSING = 0.02
 """By how much the shares of core and labeled particles that lack a scalar may differ, besides chance (three standard
 errors); beyond it the scalar would tell whose table has gaps, not what a particle is."""
+MOST_MISSING = 0.5
+"""Share of the scalars that a particle may lack; of one with fewer the scalars say nothing, and do not count."""
 Scores = tuple[pd.DataFrame, pd.DataFrame]
 """Of the core and of the known: `particle_id` and a column a score."""
 
@@ -31,27 +34,47 @@ def scalar_scores(
     """The measured scalars of these names as one more view.
 
     Returns:
-        Scores of the core and of the known, with an `excess` if there are labeled particles to have more than and it
-        is credible; and how far core and labeled are told apart (`Excess.told_apart`), if there are any.
+        Scores of the core and of the known, missing where scalars are, with an `excess` if there are labeled particles
+        to have more than and it is credible; and how far core and labeled are told apart (`Excess.told_apart`), if
+        there are any.
     """
-    is_core, _, is_reference = _who(table, kept)
+    seen = _measured(table, names, kept)
+    is_core, _, is_reference = _who(table, seen)
     vectors = Latents(normalized_scalars(table, is_core | is_reference, names), table)
-    mine, theirs = _scored(vectors, kept, how, seed)
-    more = _excess(vectors, kept, how.trees, seed)
-    if more is None:
-        return mine, theirs, None
-    if more.credible:
+    mine, theirs = _scored(vectors, seen, how, seed)
+    more = _excess(vectors, seen, how.trees, seed)
+    if more is not None and more.credible:
         mine, theirs = mine.assign(excess=more.core), theirs.assign(excess=more.known)
-    return mine, theirs, more.told_apart
+    told_apart = None if more is None else more.told_apart
+    return _of_all(mine, kept.core), _of_all(theirs, kept.known), told_apart
+
+
+def _measured(table: pd.DataFrame, names: Sequence[str], kept: Kept) -> Kept:
+    """Those that have most of the scalars: filled up with medians, the others would be the most ordinary of all."""
+    lacking = ~np.isfinite(table[list(names)].to_numpy(dtype=np.float64, na_value=np.nan))
+    without = table.loc[lacking.mean(axis=1) > MOST_MISSING, "particle_id"]
+    who = {name: ids[~ids.isin(without)] for name, ids in vars(kept).items() if name in ("core", "known", "reference")}
+    return replace(kept, **who)
+
+
+def _of_all(scores: pd.DataFrame, ids: pd.Series) -> pd.DataFrame:
+    """A row for each id, in their order; no scores where there are none."""
+    return scores.set_index("particle_id").reindex(ids).reset_index()
 
 
 def comparable_scalars(table: pd.DataFrame, kept: Kept) -> list[str]:
-    """Names of the scalars that core and labeled particles lack as often, but for `MORE_MISSING` and chance."""
+    """Names of the scalars that core and labeled particles lack as often, but for `MORE_MISSING` and chance.
+
+    Particles without any scalar are no evidence on a single one; where most of a side are such, there is no name.
+    """
     is_core, is_known, is_reference = _who(table, kept)
     lacking = ~np.isfinite(table[list(COMPARED)].to_numpy(dtype=np.float64, na_value=np.nan))
-    core, labeled = lacking[is_core], lacking[is_known | is_reference]
-    if not len(labeled):
+    sides = [lacking[is_core], lacking[is_known | is_reference]]
+    if not len(sides[1]):
         return list(COMPARED)
+    core, labeled = (side[~side.all(axis=1)] for side in sides)
+    if min(len(core) / len(sides[0]), len(labeled) / len(sides[1])) < 1 - MOST_MISSING:
+        return []
     both = np.concatenate([core, labeled]).mean(axis=0)
     by_chance = 3 * np.sqrt(both * (1 - both) * (1 / len(core) + 1 / len(labeled)))
     gaps = np.abs(core.mean(axis=0) - labeled.mean(axis=0))

@@ -82,7 +82,8 @@ class ClassifierTraining(L.LightningModule):
         features = self.net.trunk(x)
         loss = self._classify(features, y, "train", quarter)
         if self.net.measure is not None:
-            error = ranks.mean((self.net.measure(features).float() - batch["measures"]).square().flatten())
+            apart = self.net.measure(features).float() - batch["measures"]
+            error = ranks.mean(torch.where(apart.isnan(), 0.0, apart).square().flatten())
             n = ranks.rows(len(features))
             self.log("train_measure_error", error, on_step=False, on_epoch=True, batch_size=n)
             loss = loss + MEASURE_WEIGHT * error

@@ -72,9 +72,9 @@ def pretrain(
 
 
 def _measures(particles: ParticleSet) -> np.ndarray:
-    """(positions in the store, M): normalized by the quantiles of what may be learned from."""
+    """(positions in the store, M): normalized by the quantiles of what may be learned from; NaN teaches nothing."""
     rows = particles.table
-    by_row = normalized_scalars(rows, rows["split"] == "train", SCALE_FREE)
+    by_row = normalized_scalars(rows, rows["split"] == "train", SCALE_FREE, missing=np.nan)
     by_position = np.zeros((len(particles.pixels), by_row.shape[1]), np.float32)
     by_position[rows["position"].to_numpy()] = by_row
     return by_position

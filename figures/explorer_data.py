@@ -23,7 +23,8 @@ NAMES = {
 NUMBERS = {
     "score": ("consensus score", "", "ranking"), "p_value": ("p-value", "", "ranking"), "rank": ("rank", "", "ranking"),
     "known_as_strange": ("known as strange", "", "ranking"), "found_in": ("found in latents", "", "ranking"),
-    "size_um": ("size", "µm", "place"), "top_cm": ("depth in bag", "cm", "place"), "bag": ("bag", "", "place"),
+    "size_um": ("size", "µm", "place"), "top_cm": ("top in bag", "cm", "place"),
+    "bottom_cm": ("bottom in bag", "cm", "place"), "bag": ("bag", "", "place"),
     "repeat": ("repeat", "", "place"), "volume_ml": ("volume imaged", "mL", "place"),
 }  # fmt: skip
 """Numeric columns -> name, unit and group."""

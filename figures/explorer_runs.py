@@ -84,6 +84,7 @@ def _of_latents(clustered: Sequence[Run], ids: pd.Series) -> dict[str, pd.Series
             if not (run.path / f"{name}.parquet").exists():
                 continue
             frame = read_parquet(run.path / f"{name}.parquet").set_index("particle_id").reindex(ids)
+            frame = frame.drop(columns="fitted", errors="ignore")  # who was fitted is no group
             kind = "float64" if name == "maps" else "Int64"
             found |= {f"{latent}:{column}": frame[column].astype(kind).array for column in frame}
     return found

@@ -49,7 +49,7 @@ def _clusters_and_maps(results: Results, ids: pd.Series, latent: str) -> dict[st
     columns: dict[str, pd.Series] = {}
     for run in results.clustered:
         name = latent_of(run)
-        clusters = _of_ids(read_parquet(run.path / "clusters.parquet"), ids)
+        clusters = _of_ids(read_parquet(run.path / "clusters.parquet"), ids).drop(columns="fitted", errors="ignore")
         columns |= {f"{name}:{method}{CLUSTER}": clusters[method].astype("Int64") for method in clusters}
         maps = _of_ids(read_parquet(run.path / "maps.parquet"), ids)
         columns |= {column if name == latent else f"{name}:{column}": maps[column] for column in maps}

@@ -39,7 +39,7 @@ TOP = 20
 LOUD = 5
 """The first of them, whose lines are drawn heavily: twenty heavy ones could not be followed."""
 _PANEL, _GAP, _MARGIN, _TITLE = 600, 54, 44, 40  # px
-_LINE_COLORS = ("#D55E00", "#0072B2", "#CC79A7", "#009E73", "#E69F00")
+_DASHES = ("-", (0, (7, 3)), (0, (2, 2)), (0, (8, 2, 2, 2)), (0, (1, 3)))  # colors are the classes'
 
 
 def main(settings: Redraw) -> None:
@@ -151,8 +151,8 @@ def _join(figure: Figure, panels: Sequence[tuple[Axes, np.ndarray]], rows: np.nd
             loud = place < LOUD
             line = ConnectionPatch(
                 tuple(here[row]), tuple(there[row]), "data", "data", axesA=one, axesB=other, zorder=3,
-                color=_LINE_COLORS[place % len(_LINE_COLORS)] if loud else style.INK,
-                linewidth=1.3 if loud else 0.5, alpha=0.85 if loud else 0.35,
+                color=style.INK, linestyle=_DASHES[place] if loud else "-",
+                linewidth=1.3 if loud else 0.5, alpha=0.9 if loud else 0.3,
             )  # fmt: skip
             figure.add_artist(line)
 

@@ -73,6 +73,9 @@ def unusual(results: Results) -> Evidence:
     if measured.get("told_apart") is not None and measured["excess_weight"] is None:
         found.append(f"The scalars tell this core from the labeled set (AUC {measured['told_apart']:.2f}), more than "
                      "novelties can: what it has more of did not count.")  # fmt: skip
+    if left_out := measured.get("scalars_left_out"):
+        found.append(f"Core or labeled set has gaps in {len(left_out)} scalars and the other not: these did not count "
+                     f"({listed(left_out)}).")  # fmt: skip
     return found
 
 

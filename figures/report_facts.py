@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from figures.curves import variational
 from figures.report_intervals import estimates
 from figures.report_results import Results, latent_of
 from figures.report_text import DASH, Table, duration, listed, percent, place, table
@@ -195,6 +196,8 @@ def training_table(results: Results) -> Table:
     for kind, frame in results.curves.items():
         last = frame.iloc[-1]
         values = [_or_none(last.get(name)) for name in _OF_LAST_EPOCH]
+        if not variational(frame):  # a plain autoencoder logs zeros
+            values[_OF_LAST_EPOCH.index("val_kl")] = None
         rows.append((kind, len(frame), *values))
     header = ("Model", "Epochs", "Loss, train", "Loss, val", "Accuracy, val", "KL, val", "Active units")
     return table("The last epoch of each model", header, rows, "Losses of autoencoders are in nats per image.")

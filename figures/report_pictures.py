@@ -26,6 +26,14 @@ CAPTIONS = {
         "Rankings, groups and neighborhoods of the latents compared, and which latents find the strangest particles.",
     ),
     "curves-": ("Training of {}", "Learning curves by epoch, of training and validation particles."),
+    "reconstructions-best-": (
+        "Best reconstructions by {}",
+        "Crops that the model redraws best, and what it redraws of them.",
+    ),
+    "reconstructions-worst-": (
+        "Worst reconstructions by {}",
+        "Crops that the model redraws worst, and what it redraws of them.",
+    ),
     "reconstructions-": ("Reconstructions by {}", "Crops of validation particles, and what the model redraws of them."),
     "confusion": ("Confusion of the classifier", "Counts of true against predicted classes, on the test split."),
     "profile": ("Down the core", "Classes, concentrations and outliers in each sample, with counting errors."),
@@ -78,8 +86,8 @@ def embedded(paths: Sequence[Path], budget: int = BUDGET) -> list[Picture]:
 
 
 def _picture(path: Path, data: bytes) -> Picture:
-    title, alt = next(words for start, words in CAPTIONS.items() if path.name.startswith(start))
-    of = path.stem.partition("-")[2]
+    start, (title, alt) = next(one for one in CAPTIONS.items() if path.name.startswith(one[0]))
+    of = path.stem.removeprefix(start)
     with Image.open(io.BytesIO(data)) as image:
         width, height = image.size
     return Picture(path.name, of, title.format(of), alt, png_uri(data), width, height)

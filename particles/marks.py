@@ -28,7 +28,9 @@ def read_marks(path: Path) -> pd.DataFrame:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, strict=True))
+            separator = max(",;\t", key=file.readline().count)  # a spreadsheet's own may be another than ours
+            file.seek(0)
+            rows = list(csv.DictReader(file, strict=True, delimiter=separator))
             names = rows[0].keys() if rows else ()
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read as CSV ({error}); export it from the explorer again") from error

@@ -21,23 +21,29 @@ def has_scalars(table: pd.DataFrame) -> bool:
     return bool(table[list(SCALARS)].notna().any().any())
 
 
-def normalized_scalars(table: pd.DataFrame, fit: np.ndarray | pd.Series, names: Sequence[str] = COMPARED) -> np.ndarray:
+def normalized_scalars(
+    table: pd.DataFrame, fit: np.ndarray | pd.Series, names: Sequence[str] = COMPARED, missing: float = 0.0
+) -> np.ndarray:
     """Scalars through the quantiles of some of the rows, so that areas and angles weigh alike.
 
     Args:
         table: N rows with the scalar columns.
         fit: (N,) bool, the rows whose quantiles are taken.
         names: M of the scalars.
+        missing: for what is missing; 0 is the median.
 
     Returns:
-        (N, M) float32 in [-3, 3]; 0, the median, where a scalar is missing or the same for all.
+        (N, M) float32 in [-3, 3]; 0 where a scalar is the same for all, `missing` where it is missing.
     """
     values = table[list(names)].to_numpy(dtype=np.float64, na_value=np.nan)
     values[~np.isfinite(values)] = np.nan
+    unknown = np.isnan(values)
     sample = values[np.asarray(fit, dtype=bool)]
-    middle = np.nan_to_num([np.median(c[np.isfinite(c)]) if np.isfinite(c).any() else 0.0 for c in sample.T])
-    values, sample = (np.where(np.isnan(v), middle, v) for v in (values, sample))
+    known = np.isfinite(sample).any(axis=0)
+    values[:, ~known], sample[:, ~known] = 0.0, 0.0  # nothing to learn quantiles from
+    # of each scalar those that are known alone: filled up, all others would be pushed outwards
     transform = QuantileTransformer(n_quantiles=min(500, len(sample)), output_distribution="normal", random_state=0)
     normal = np.clip(transform.fit(sample).transform(values), -_CLIP, _CLIP)
-    normal[:, np.ptp(sample, axis=0) == 0] = 0.0
+    normal[:, np.nanmax(sample, axis=0) == np.nanmin(sample, axis=0)] = 0.0
+    normal[unknown] = missing
     return normal.astype(np.float32)

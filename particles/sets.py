@@ -138,6 +138,8 @@ def open_set(settings: DataSettings, common: RunSettings, say: Callable[[str], N
     marks = read_marks(settings.extra_labels) if settings.extra_labels else None
     if settings.extra_labels and marks is not None:
         rows = with_extra_labels(rows, marks, settings.extra_labels)
+    if settings.use_labels and not (rows["role"] == "core").any():
+        say("no core of its own: the test split of the labeled particles is searched in its place")
     table = assign(rows, settings.held_out, settings.use_labels)
     return ParticleSet(
         name=_run_name(settings, infos),
@@ -263,6 +265,8 @@ def find_source(
             what, make = next((what, make) for fits, what, make in DETECTED if fits(path))
             say(f"data: {path} {what}")
             return make(settings, path.resolve())
+        if path.is_file():
+            raise UserError(f"{flag} {data}: is a file; give the folder that it lies in")
     raise UserError(f"{flag} {data}: no such folder; built in are {', '.join(NAMED)}")
 
 

@@ -106,7 +106,9 @@ def _known_classes(rows: pd.DataFrame) -> list[str]:
             )
             if labeled.loc[labeled["label"] == name, "marked"].all():  # held out, they would not even be searched
                 way_out = "mark more or take its marks out"
-            raise UserError(f"class '{name}' has {count} particle(s), {wrong} are needed: {way_out}")
+            others = [f"{other} ({n})" for other, n in counts.items() if n < SMALLEST_CLASS and other != name]
+            as_well = f"; as small: {', '.join(others)}" if others else ""
+            raise UserError(f"class '{name}' has {count} particle(s), {wrong} are needed: {way_out}{as_well}")
     return sorted(str(name) for name in counts.index)
 
 

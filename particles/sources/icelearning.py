@@ -38,7 +38,7 @@ from particles.sources.icelearning_images import (
     is_inside,
     walk,
 )
-from particles.sources.icelearning_tables import Listed, is_icelearning, labels_of, listed_tables
+from particles.sources.icelearning_tables import Listed, is_icelearning, labels_of, listed_tables, tables_without_paths
 from particles.sources.source import BadCrop
 from particles.table import REJECT, ROW_COLUMNS, empty_rows
 from provenance.errors import UserError
@@ -120,8 +120,10 @@ class IceLearning:
                     list(block.broken.values()),
                     listed.role,
                 )
-        for parts, listing in sorted(tree.listings.items()):
-            for names in listing.unclaimed():
+        lost = tables_without_paths(tree)
+        yield self._rejected(lost, lost, [f"a table without the column '{PATHS}': whose rows?"] * len(lost), "core")
+        for parts in tree.folders():
+            for names in tree.listing(parts).unclaimed():
                 images = ["/".join((*parts, name)) for name in names]
                 stems = [os.path.splitext(name)[0] for name in names]
                 yield self._rejected(stems, images, ["no row in any CSV"] * len(names), "core")

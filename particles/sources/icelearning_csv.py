@@ -32,6 +32,8 @@ OTHER_COLUMNS = frozenset(
 """What FlowCam exports beside the 34 scalars."""
 BLOCK_ROWS = 20_000
 LONGEST_HEADER = 1 << 16
+FLOWCAM_FROM = 5
+"""Scalars in a header from which it is a table of particles, whatever else it lacks."""
 MISSING = ["", "NA", "N/A", "#N/A", "null", "-", "nan", "NaN", "-nan"]
 _NUMBER = re.compile(r"\s*[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|inf|infinity)\s*", re.IGNORECASE)
 
@@ -68,6 +70,13 @@ class Block:
     broken: dict[int, str]  # line number -> why it is not in `frame`
 
 
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+_SPELLED = {_letters(name): name for name in SCALARS}
+
+
 def _is_known(name: str) -> bool:
     return name in SCALARS or name in OTHER_COLUMNS or name == PATHS
 
@@ -92,7 +101,7 @@ def open_table(path: Path, name: str) -> Table | None:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); mend it or take it away") from error
     for separator in (",", ";", "\t"):
-        columns = tuple(field.strip() for field in _fields(header, separator) or ())
+        columns = _columns(header, separator)
         if PATHS in columns and any(_is_known(column) for column in columns if column != PATHS):
             twice = [column for column in columns if column and columns.count(column) > 1]
             if twice:
@@ -100,6 +109,23 @@ def open_table(path: Path, name: str) -> Table | None:
             _refuse_decimal_commas(path, columns, lines, separator)
             return Table(path, name, separator, _decimal(path, columns, lines, separator), columns)
     return None
+
+
+def lacks_paths(path: Path) -> bool:
+    """Whether a CSV file is a table of particles that does not say which images are theirs."""
+    try:
+        with path.open("rb") as file:
+            header = _text(file.readline(LONGEST_HEADER)).removeprefix("\ufeff").rstrip("\r\n")
+    except OSError:
+        return False
+    names = max((_columns(header, separator) for separator in (",", ";", "\t")), key=len)
+    return PATHS not in names and len(set(names) & SCALARS.keys()) >= FLOWCAM_FROM
+
+
+def _columns(header: str, separator: str) -> tuple[str, ...]:
+    """Names in a header; of a scalar as FlowCam spells it, whatever its spaces, brackets and capitals are here."""
+    names = (field.strip() for field in _fields(header, separator) or ())
+    return tuple(_SPELLED.get(_letters(name), name) for name in names)
 
 
 def _refuse_decimal_commas(path: Path, columns: tuple[str, ...], lines: list[str], separator: str) -> None:

@@ -167,6 +167,11 @@ class Tree:
         """Whether there is such a folder below the root."""
         return parts in self._folders.get(canonical((self.root.name, *parts)[-1]), ())
 
+    def folders(self) -> list[Parts]:
+        """All below the root, links not followed, and those links that a table has led to."""
+        own = {parts for parts, _, _ in walk(self.root)}
+        return sorted(own | self.listings.keys())
+
     def listing(self, parts: Parts) -> Listing:
         """The images of a folder, read when first asked for."""
         if parts not in self.listings:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from particles.sources.icelearning_csv import PATHS, Block, Table, open_table
+from particles.sources.icelearning_csv import PATHS, Block, Table, lacks_paths, open_table
 from particles.sources.icelearning_images import Parts, Tree, canonical, is_inside, walk
 from provenance.errors import UserError
 
@@ -64,6 +64,12 @@ def listed_tables(tree: Tree) -> list[Listed]:
         raise UserError(f"{tree.root}: no CSV with the column '{PATHS}' and those of FlowCam; is it the data set?")
     found.sort(key=lambda listed: (listed.role == "core", listed.merges, listed.parts))
     return [replace(listed, number=number) for number, listed in enumerate(found, 1)]
+
+
+def tables_without_paths(tree: Tree) -> list[str]:
+    """Tables of FlowCam below the root that do not say which images their rows are of, by their names below it."""
+    paths = ("/".join(parts) for parts in tree.tables)
+    return [name for name in paths if is_inside(tree.root, tree.root / name) and lacks_paths(tree.root / name)]
 
 
 def _label(tree: Tree, parts: Parts) -> str | None:

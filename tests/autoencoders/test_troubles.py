@@ -99,7 +99,13 @@ def test_starts_that_were_sound_are_not_called_exploding(kl: float, latent_dim: 
 
 @pytest.mark.parametrize(
     ("kl", "active", "latent_dim", "remedy"),
-    [(2.0, 32, 32, "--kl-warmup"), (0.0, 0, 4, "--epochs"), (40.0, 8, 32, "--latent-dim"), (3.9, 90, 128, "--epochs")],
+    [
+        (2.0, 32, 32, "--kl-warmup"),
+        (0.0, 0, 4, "--epochs"),
+        (4.2, 0, 32, "--epochs"),
+        (40.0, 8, 32, "--latent-dim"),
+        (3.9, 90, 128, "--epochs"),
+    ],
 )
 def test_a_collapsed_posterior_is_named(kl: float, active: int, latent_dim: int, remedy: str) -> None:
     line = collapsed(kl, active, latent_dim, gaussian=True)

@@ -121,3 +121,36 @@ def test_without_known_particles_the_core_is_judged_all_the_same() -> None:
     more = found(core, known[:0], reference)
     assert len(more.known) == 0
     assert roc_auc_score(is_new, more.core) > 0.9
+
+
+def test_a_placed_particle_is_judged_as_a_fitted_one_is() -> None:
+    """By one forest: the mean of five would vary less, and seldom reach the strangest tenth."""
+    rng = np.random.default_rng(4)
+    core, known, reference = drawn(rng, 1500), drawn(rng, 200), drawn(rng, 750)
+    fitted = np.arange(len(core)) < 750
+    votes = found(core, known, reference, fitted=fitted).core
+    assert votes[~fitted].std() == pytest.approx(votes[fitted].std(), rel=0.12)
+    strangest = votes >= np.quantile(votes, 0.9)
+    assert 0.4 < fitted[strangest].mean() < 0.6
+
+
+def test_core_and_reference_weigh_alike_however_many_they_are() -> None:
+    rng = np.random.default_rng(5)
+    few, many = drawn(rng, 200), drawn(rng, 1600)
+    for core, reference in ((few, many), (many, few)):
+        more = found(core, drawn(rng, 50), reference)
+        assert more.core.mean() == pytest.approx(0.5, abs=0.15)
+
+
+def test_the_known_count_in_the_forest_by_their_weights() -> None:
+    """As many as they are, the class that is rare in the core would be the core's."""
+    rng = np.random.default_rng(6)
+
+    def mixed(first: int, second: int) -> np.ndarray:
+        return np.concatenate([drawn(rng, first), drawn(rng, second) + np.float32(3)])
+
+    core, known, reference = mixed(900, 100), mixed(500, 500), mixed(500, 500)
+    shares = np.repeat([1.8, 0.2], [500, 500])
+    assert found(core, known, reference, (shares, shares)).core[900:].mean() < 0.6
+    blind = found(core, known, reference, (np.ones(1000), shares))
+    assert blind.core[900:].mean() > 0.7, "the test could fail"

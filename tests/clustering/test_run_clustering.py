@@ -15,7 +15,7 @@ from clustering.maps import MapSettings
 from clustering.outliers import knn_distance
 from clustering.run import ClusteringSettings, find_latents, run_clustering
 from clustering.verdict import calibrated
-from particles.latents import Latents
+from particles.latents import Latents, read_latents
 from particles.measures import normalized_scalars
 from particles.pixels import PixelStore
 from particles.scalars import SCALARS
@@ -257,6 +257,29 @@ def test_latents_are_found_by_kind_by_id_and_on_this_data_alone(tmp_path: Path) 
         find_latents("gan", particles, common)
 
 
+def test_where_the_test_split_is_searched_the_validation_split_is_what_is_known(tmp_path: Path) -> None:
+    """What was learned from would be its own neighbor; what is searched cannot judge itself."""
+    particles, common = particle_set(tmp_path), RunSettings(work_dir=tmp_path)
+    rows = particles.table
+    labels_only = rows["truth"].where(rows["truth"] != "stranger", "dust")
+    split = pd.array(np.tile(["train", "train", "val"], len(rows) // 3), dtype="string")
+    searched = rows["role"] == "core"
+    rows = rows.assign(
+        label=labels_only.where(~searched), split=pd.Series(split, rows.index).mask(searched, "test"), is_outlier=pd.NA
+    )
+    rows["is_outlier"] = rows["is_outlier"].astype("boolean")
+    particles = replace(particles, table=rows)
+    latent = latent_run("vae", particles, common, 0)
+    (run,), _ = run_clustering(particles, [latent], HOW, HOW, common)
+    known = read_parquet(run.path / "known.parquet")
+    assert sorted(known["particle_id"]) == sorted(rows.loc[rows["split"] == "val", "particle_id"])
+    latents = read_latents(latent.path)
+    z = pd.DataFrame(latents.z, index=latents.index["particle_id"])
+    learned = z.loc[rows.loc[rows["split"] == "train", "particle_id"]].to_numpy()
+    expected = knn_distance(z.loc[known["particle_id"]].to_numpy(), learned, HOW.outliers.k, np.full(len(known), -1))
+    np.testing.assert_allclose(known["knn"], expected, rtol=1e-4)
+
+
 def test_a_large_core_is_fitted_in_part_and_the_rest_is_placed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -283,6 +306,8 @@ def test_a_large_core_is_fitted_in_part_and_the_rest_is_placed(
         assert run.results["outliers"]["knn"]["auroc"] == 1.0
     assert sampled[0] == sampled[1], "the same ones in every latent"
     ranked = read_parquet(consensus.path / "outliers.parquet")
+    assert any(name.startswith("scalars.") for name in ranked)
+    assert not any(name.startswith("pixels.") for name in ranked), "of a core that is fitted whole alone"
     assert len(ranked) == N_CORE
     assert set(ranked.nsmallest(3, "rank")["particle_id"]) == {f"c{i}" for i in STRANGE}
 

@@ -530,3 +530,34 @@ def test_plain_pixels_count_where_the_excess_agrees_with_them_and_nowhere_else()
     assert weights["classifier.knn"] == 0
     frame = consensus({"pixels": blind, "classifier": scores["classifier"]})
     assert score_weights(frame) == {"pixels.knn": 0.0, "classifier.knn": 1.0}, "no excess, no pixels"
+
+
+def test_a_view_that_has_not_seen_a_particle_leaves_it_to_the_others() -> None:
+    """Its scores are missing: the mean is over those that are there, and nobody else's rank moves."""
+    rng = np.random.default_rng(3)
+    ids = [f"p{i}" for i in range(50)]
+    latent = pd.DataFrame({"particle_id": ids, "knn": rng.random(50)})
+    scalars = pd.DataFrame({"particle_id": ids, "knn": rng.random(50), "mahalanobis": rng.random(50)})
+    scalars.loc[[4, 9], ["knn", "mahalanobis"]] = np.nan
+    scores = {"classifier": latent, "scalars": scalars}
+    result = consensus(scores)
+    assert result.loc[[4, 9], ["scalars.knn", "scalars.mahalanobis"]].isna().all(axis=None)
+    np.testing.assert_allclose(result["score"][[4, 9]], surprise(latent["knn"])[[4, 9]])
+    seen = scalars.drop([4, 9])
+    expected = np.average([surprise(seen["knn"]), surprise(seen["mahalanobis"])], axis=0, weights=[1.0, 0.5])
+    own = surprise(latent["knn"])[seen.index]
+    np.testing.assert_allclose(result["score"][seen.index], (own + 1.5 * expected) / 2.5)
+    assert not result["reasons"].str.contains("nan").any()
+    others = consensus_of(scores, scores, score_weights(result))
+    np.testing.assert_allclose(others["score"], result["score"])
+
+
+def test_a_missing_score_takes_no_part_in_what_agrees() -> None:
+    scores = judged_by_excess((1.0, 0.0))
+    whole = score_weights(consensus(scores))
+    gaps = {name: frame.copy() for name, frame in scores.items()}
+    names = [name for name in gaps["scalars"] if name != "particle_id"]
+    gaps["scalars"].loc[::40, names] = np.nan
+    found = score_weights(consensus(gaps))
+    assert found[EXCESS] > 0
+    assert found == pytest.approx(whole, abs=0.4)

@@ -150,3 +150,45 @@ def test_without_labeled_particles_every_scalar_counts(tmp_path: Path) -> None:
     core = who(particles).core
     particles.table.loc[particles.table["role"] == "core", COMPARED[0]] = pd.NA
     assert comparable_scalars(particles.table, Kept(core, core[:0], core[:0], None)) == list(COMPARED)
+
+
+def test_a_gap_counts_from_a_line_on_and_in_the_known_too(tmp_path: Path) -> None:
+    particles = planted(tmp_path)
+    kept, rows = who(particles), particles.table
+    core, known = (rows.index[rows["particle_id"].isin(ids)] for ids in (kept.core, kept.known))
+
+    def counts(gaps: pd.Index) -> bool:
+        changed = rows.copy()
+        changed.loc[gaps, COMPARED[3]] = pd.NA
+        return COMPARED[3] in comparable_scalars(changed, kept)
+
+    # 0.02 and three standard errors, of 200 in the core and 160 labeled: between 7 and 10 % of the core
+    assert counts(core[:14])
+    assert not counts(core[:20])
+    assert not counts(known), "40 of 160"
+
+
+def test_of_a_particle_without_scalars_they_say_nothing(tmp_path: Path) -> None:
+    """Filled up with medians it would be the most ordinary of all."""
+    particles = planted(tmp_path)
+    kept, rows = who(particles), particles.table.copy()
+    blank = rows["particle_id"].isin([*kept.core.iloc[[3, 50]], kept.known.iloc[7]])
+    rows.loc[blank, list(SCALARS)] = pd.NA
+    assert comparable_scalars(rows, kept) == list(COMPARED)
+    mine, theirs, _ = scalar_scores(rows, COMPARED, kept, HOW, 0)
+    assert mine["particle_id"].tolist() == kept.core.tolist()
+    assert theirs["particle_id"].tolist() == kept.known.tolist()
+    for scores, missing in ((mine, [3, 50]), (theirs, [7])):
+        assert scores.drop(columns="particle_id").isna().all(axis=1).to_numpy().nonzero()[0].tolist() == missing
+    gone = rows[~blank].reset_index(drop=True)
+    ids = (kept.core, kept.known, kept.reference)
+    left = Kept(*(some[some.isin(gone["particle_id"])] for some in ids), kept.predicted)
+    alone, _, _ = scalar_scores(gone, COMPARED, left, HOW, 0)
+    pd.testing.assert_frame_equal(mine.dropna().reset_index(drop=True), alone, check_dtype=False)
+
+
+def test_where_most_of_a_side_has_no_scalars_there_is_nothing_to_compare(tmp_path: Path) -> None:
+    particles = planted(tmp_path)
+    kept, rows = who(particles), particles.table.copy()
+    rows.loc[rows["role"] == "labeled", list(SCALARS)] = pd.NA
+    assert comparable_scalars(rows, kept) == []

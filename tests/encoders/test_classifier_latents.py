@@ -138,6 +138,23 @@ def test_measures_are_learned_from_unlabeled_images_too() -> None:
     assert training.net.head.weight.grad is None or not training.net.head.weight.grad.any()
 
 
+def test_a_measure_that_is_missing_teaches_nothing() -> None:
+    torch.manual_seed(0)
+    training = ClassifierTraining(["a", "b"], [1.0, 1.0], lr=1e-3, size=16, n_measures=3)
+    training.log = training.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
+    training.eval()
+    x, wanted = torch.rand(4, 1, 16, 16), torch.randn(4, 3)
+    wanted[:, 2] = wanted[0, 1] = torch.nan
+    loss = training.training_step({"x": x, "y": torch.full((4,), -1), "measures": wanted}, 0)
+    known = (training.net.measure(training.net.trunk(x)) - wanted)[wanted.isfinite()]
+    assert float(loss.detach()) == pytest.approx(MEASURE_WEIGHT * float((known**2).sum().detach()) / 12, rel=1e-5)
+    loss.backward()
+    gradients = training.net.measure.weight.grad
+    assert torch.isfinite(training.net.trunk.net.conv1.weight.grad).all()
+    assert gradients[:2].any(dim=1).all()
+    assert not gradients[2].any()
+
+
 def test_a_class_turned_is_another_class(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loss is the cross entropy over classes times turns, of images turned as the targets say."""
     torch.manual_seed(0)

@@ -215,6 +215,19 @@ def test_measures_are_learned_of_labeled_and_core_particles(
     assert data.val.positions.tolist() == val["position"].tolist(), "a core particle has no class to be judged by"
 
 
+def test_a_scalar_that_a_particle_lacks_is_not_taught(
+    particles: ParticleSet, common: RunSettings, handed: list[tuple[torch.nn.Module, ParticleData]]
+) -> None:
+    rows = particles.table.copy()
+    rows.loc[rows["role"] == "core", SCALE_FREE[2]] = pd.NA
+    with pytest.raises(StoppedError):
+        pretrain(replace(particles, table=rows), DATA, ClassifierSettings(), HOW, common)
+    train = rows[rows["split"] == "train"]
+    measures = handed[0][1].train.measures
+    np.testing.assert_array_equal(np.isnan(measures[:, 2]), train["role"] == "core")
+    assert np.isfinite(np.delete(measures, 2, axis=1)).all()
+
+
 @pytest.mark.parametrize("asked", [False, True])
 def test_without_scalars_or_unasked_classes_are_learned_alone(
     particles: ParticleSet, common: RunSettings, handed: list[tuple[torch.nn.Module, ParticleData]], asked: bool

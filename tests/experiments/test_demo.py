@@ -64,7 +64,7 @@ def test_the_summary_has_the_promised_structure(summary: dict[str, Any]) -> None
     assert (summary["data"], summary["n_particles"]) == ("synthetic", 7 * 12 + N_CORE)
     assert 0 < summary["seconds"] < 300
     judged = {"auroc", "average_precision", "recall_at_n"}
-    told = {"discoveries", "false_discoveries", "share_unusual", "told_apart", "excess_weight"}
+    told = {"discoveries", "false_discoveries", "share_unusual", "told_apart", "excess_weight", "scalars_left_out"}
     assert set(summary["consensus"]) == judged | told
     assert list(summary["latents"]) == list(LATENTS)
     for latent in summary["latents"].values():

@@ -114,7 +114,9 @@ def _clustered(trained: Run, particles: ParticleSet, config: Config, salt: int) 
     metrics: dict[str, Any] = {name: dict(group) for name in ("kmeans", "dbscan", "hdbscan")}
     with started(f"clusters-{trained.kind}", config, config.common, particles.identity, [trained]) as run:
         numbers = (np.arange(n) % 3) - 1
-        write_parquet(core.assign(kmeans=numbers + 1, dbscan=numbers, hdbscan=numbers), run.path / "clusters.parquet")
+        write_parquet(
+            core.assign(kmeans=numbers + 1, dbscan=numbers, hdbscan=numbers, fitted=True), run.path / "clusters.parquet"
+        )
         xy = rng.normal(size=(n, 2)).astype(np.float32)
         write_parquet(core.assign(umap_x=xy[:, 0], umap_y=xy[:, 1]), run.path / "maps.parquet")
         scored = core.assign(knn=rng.random(n), score=rng.random(n))

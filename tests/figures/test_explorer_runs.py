@@ -112,7 +112,7 @@ def clustered(tmp_path: Path) -> Run:
     path = tmp_path / "runs" / "clusters-vae" / "1"
     ids = pd.DataFrame({"particle_id": [f"p{i}" for i in range(N - 1)][::-1]})
     write_parquet(ids.assign(umap_x=np.arange(N - 1.0), umap_y=0.0), path / "maps.parquet")
-    write_parquet(ids.assign(hdbscan=np.arange(N - 1) - 1), path / "clusters.parquet")
+    write_parquet(ids.assign(hdbscan=np.arange(N - 1) - 1, fitted=True), path / "clusters.parquet")
     return Run(path)
 
 
@@ -121,6 +121,7 @@ def test_everything_is_joined_by_id(particles: ParticleSet, ranked: pd.DataFrame
     points, crops, extras = exploration(particles, [run], [clustered], ranked, predicted, "--data lake")
     assert points["particle_id"].tolist() == [f"p{i}" for i in range(N)][::-1]
     row = points["particle_id"].tolist().index("p4")
+    assert "vae:fitted" not in points, "who was fitted is no group"
     shown = points.loc[row, ["Area (ABD)", "vae:umap_x", "vae:hdbscan", "predicted", "rank", "top_cm"]].tolist()
     assert shown == [6.0, 6.0, 5, "class 0", 8, 20.0]
     assert (points.loc[row, "size_um"], points.loc[row, "um_per_shown_px"]) == (4.0, 0.5)

@@ -61,6 +61,7 @@ def test_coordinates_and_clusters_are_those_of_the_run(planted: Planted, atlas: 
         clusters = pd.read_parquet(run.path / "clusters.parquet").set_index("particle_id").loc[atlas["particle_id"]]
         named = clusters["hdbscan"].map({-1: "noise (-1)", 0: "cluster 0", 1: "cluster 1"})
         assert atlas[f"{latent}_hdbscan_cluster"].tolist() == named.tolist()
+    assert not [name for name in atlas if "fitted" in name], "who was fitted is no group"
     assert atlas["rank"].tolist() == list(range(1, 41))
     assert atlas["particle_id"][0] == EVIL
     assert atlas["predicted"].tolist() == ["dust"] * 40

@@ -441,6 +441,9 @@ def test_pictures_shrink_until_they_fit(tmp_path: Path) -> None:
     assert [(p.name, p.title, p.width, p.height) for p in large] == [
         ("curves-vae.png", "Training of vae", 1600, 240), ("maps-vae.png", "Maps of the latent vae", 1600, 240),
     ]  # fmt: skip
+    Image.fromarray(noise[:9, :9]).save(tmp_path / "reconstructions-worst-planar-vae.png")
+    (worst,) = embedded([tmp_path / "reconstructions-worst-planar-vae.png"])
+    assert (worst.of, worst.title) == ("planar-vae", "Worst reconstructions by planar-vae")
     small = embedded(paths, budget=400_000)
     assert {p.width for p in small} == {700}
     assert sum(len(p.uri) for p in small) < 400_000 * 4 / 3 + 100

@@ -188,7 +188,31 @@ def test_two_folders_of_one_name_are_told_apart_or_refused(tmp_path: Path) -> No
         ["ash_old", "old/ash/dust/ash_old.png", None],
         ["new", "new/train/dust/new.png", "its folder may be new/train/dust or old/train/dust"],
         ["new", "new/train/dust/new.png", None],
+        ["ash_new", "new/ash/dust/ash_new.png", "no row in any CSV"],
     ]
+
+
+def test_a_table_without_image_paths_is_told_and_so_are_its_images(tmp_path: Path) -> None:
+    """Its rows are of nobody; else a whole core would be gone, and something else be searched."""
+    dust(tmp_path, ["d_1.png"])
+    png(tmp_path / "GRIP" / "GRIP_1_0_20_1_1.png")
+    png(tmp_path / "notes" / "deeper" / "x.png")
+    names = [AREA, WIDTH, "Length", "Perimeter", "Circularity"]
+    table(tmp_path / "GRIP.csv", names, [[1, 2, 3, 4, 5]])
+    table(tmp_path / "other.csv", names[:4], [[1, 2, 3, 4]])
+    assert verdicts(tmp_path) == {
+        "dust/d_1.png": None,
+        "GRIP.csv": "a table without the column 'imgpaths': whose rows?",
+        "GRIP/GRIP_1_0_20_1_1.png": "no row in any CSV",
+        "notes/deeper/x.png": "no row in any CSV",
+    }
+
+
+@pytest.mark.parametrize("name", ["Area(ABD)", "area (abd)", "Area_ABD", " AREA  (ABD)"])
+def test_a_scalar_is_known_however_it_is_spelled(tmp_path: Path, name: str) -> None:
+    png(tmp_path / "dust" / "d.png")
+    table(tmp_path / "dust.csv", [name, "imgpaths"], [[4.5, "/x/dust/d.png"]])
+    assert listed(tmp_path)[AREA].tolist() == [4.5]
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,14 @@ def test_stars_and_labels_are_read_in_any_order_of_columns(tmp_path: Path) -> No
     assert marks["label"].fillna("-").tolist() == ["diatom", "-", "-", "Ä <b>"]
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_spreadsheets_own_separator_is_read(tmp_path: Path, separator: str) -> None:
+    text = "particle_id,star,label\na,1,diatom\nb,,\n".replace(",", separator)
+    marks = read_marks(written(tmp_path / "m.csv", text))
+    assert marks["particle_id"].tolist() == ["a", "b"]
+    assert marks["label"].fillna("-").tolist() == ["diatom", "-"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

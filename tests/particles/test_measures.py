@@ -83,6 +83,17 @@ def test_missing_values_are_in_the_middle(values: np.ndarray) -> None:
     np.testing.assert_allclose(normal[rest, 0], whole[rest, 0], atol=0.15)
 
 
+def test_what_is_missing_pushes_nobody_outwards_and_can_be_told(values: np.ndarray) -> None:
+    known = np.arange(N) % 3 == 0
+    gaps = values.copy()
+    gaps[~known, 0] = np.nan
+    normal = normalized_scalars(table(gaps), EVERYBODY, TWO, missing=np.nan)
+    assert np.isnan(normal[~known, 0]).all()
+    alone = normalized_scalars(table(values[known]), np.ones(known.sum(), bool), TWO)
+    np.testing.assert_allclose(normal[known, 0], alone[:, 0], atol=0.05)
+    assert np.isfinite(normal[:, 1]).all()
+
+
 def test_missing_everywhere_or_the_same_for_all_is_zero(values: np.ndarray) -> None:
     values[:, 0] = np.nan
     np.testing.assert_array_equal(normalized_scalars(table(values), EVERYBODY, TWO)[:, 0], 0.0)

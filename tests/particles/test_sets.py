@@ -60,6 +60,9 @@ def test_a_name_may_lie_in_the_data_folder(tiny_set: TinySet, tmp_path: Path, mo
     monkeypatch.delenv("NUNATAK_DATA", raising=False)
     with pytest.raises(UserError, match="--data lake: no such folder; built in are synthetic, mnist, digits"):
         find_source("lake", DataSettings(), 0)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UserError, match=r"notes\.txt: is a file; give the folder"):
+        find_source(str(tmp_path / "notes.txt"), DataSettings(), 0)
     assert find_source("lake", DataSettings(data_dir=tmp_path), 0, lambda line: None) == Folder(root)
     monkeypatch.setenv("NUNATAK_DATA", str(tmp_path))
     assert find_source("lake", DataSettings(), 0, lambda line: None) == Folder(root)
@@ -119,6 +122,7 @@ def test_a_packed_set_is_recognized(tiny_set: TinySet, monkeypatch: pytest.Monke
     assert said == [
         f"data: {first.folder} is a packed set; size, fit and corrections are those it was packed with",
         "labels from subfolders: ash; --no-use-labels if these are samples",
+        "no core of its own: the test split of the labeled particles is searched in its place",
     ]
 
 

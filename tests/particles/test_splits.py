@@ -185,6 +185,8 @@ def test_a_class_that_is_too_small_is_named() -> None:
         assign(table({"dust": 50, "camp": SMALLEST_CLASS - 1}))
     assert "at least 5 are needed: add crops or marks of it, take its crops or its marks out" in str(error.value)
     assert "--held-out camp" in str(error.value)
+    with pytest.raises(UserError, match=r"class 'grim' has 4 .*; as small: camp \(3\), cont \(1\)$"):
+        assign(table({"dust": 50, "grim": 4, "camp": 3, "cont": 1}))
     assign(table({"dust": 50, "camp": SMALLEST_CLASS}))
     assign(table({"dust": 50, "camp": 4}), held_out=["camp"])  # the way out that the message names
 
