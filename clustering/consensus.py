@@ -127,8 +127,8 @@ def score_weights(rarities: pd.DataFrame) -> dict[str, float]:
     Where novelties come in numbers, the excess tells which scores see them: those whose strangest tenth it votes for.
     With the best of these agreements, G in [0, 1], the excess itself comes in and every score's own agreement takes
     the place of a blind faith in it: w (1 - G) + w G agreement, where the second w is also that of views that count
-    there alone. Where there are few novelties, or none, what excess there is lies elsewhere, G is near 0 and the tables
-    stand as they are.
+    there alone. Where there are few novelties among thousands, or none, what excess there is lies elsewhere, G is near
+    0 and the tables stand as they are; in a core of some hundred G is some 0.2 by chance.
 
     Args:
         rarities: (N, ...) of the core, columns `<latent>.<score>`; others are passed over.

@@ -52,7 +52,7 @@ def group_metrics(truth: pd.Series, labels: np.ndarray) -> Values:
 
 
 def recall_at_n(is_outlier: np.ndarray, score: np.ndarray) -> float:
-    """Recall among the top n, n the number of true outliers; ties are broken by position, not in our favor.
+    """Recall among the top n, n the number of true outliers; of a tie the others come first, not in our favor.
 
     Args:
         is_outlier: (N,) bool.

@@ -196,6 +196,13 @@ def one_cycle(module: Any, quick: Sequence[torch.nn.Parameter] = ()) -> dict[str
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+class Bars(RichProgressBar):
+    """Lightning's progress bars, with epochs counted from one, as --epochs does."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}".ljust(len(self.validation_description))
+
+
 class SeedEachStep(Callback):
     """Random state as a function of (seed, step): a resumed run draws what an unbroken one would have drawn."""
 
@@ -295,7 +302,7 @@ def _train(
         max_epochs=settings.epochs, logger=False, deterministic=True, enable_model_summary=False,
         precision=resolve_precision(settings.precision), default_root_dir=run.path, num_sanity_val_steps=0,
         callbacks=[
-            best, last, Curves(run.path / "metrics.csv"), SeedEachStep(seed), RichProgressBar(leave=False), *watching,
+            best, last, Curves(run.path / "metrics.csv"), SeedEachStep(seed), Bars(leave=False), *watching,
         ],
         **trainer_options(settings.devices, settings.num_nodes),
     )  # fmt: skip

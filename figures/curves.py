@@ -80,7 +80,7 @@ def _read(metrics_csv: Path) -> pd.DataFrame:
         raise UserError(f"{metrics_csv}: cannot be read as CSV ({error}); train again") from error
     if metrics.empty or "epoch" not in metrics:
         raise UserError(f"{metrics_csv}: holds no epochs; train again")
-    return metrics
+    return metrics.assign(epoch=metrics["epoch"] + 1)  # people count from one, as --epochs does
 
 
 def panels_of(metrics: pd.DataFrame) -> dict[str, Panel]:
