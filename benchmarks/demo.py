@@ -75,13 +75,16 @@ def _one(seed: int, settings: Settings) -> dict[str, float]:
                "--work-dir", str(settings.work_dir), "--data", settings.data, *settings.options]  # fmt: skip
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     summary: dict[str, Any] = read_json(Path(done.stdout.strip().splitlines()[-1]))
-    latents = {f"{name} AUROC": found["outliers"]["auroc"] for name, found in summary["latents"].items()}
-    # no discovery, no share of false ones
-    told = summary["consensus"].items()
-    consensus = {f"consensus {name}": value or 0.0 for name, value in told if not isinstance(value, list)}
     # the largest of all children so far, workers included; in kB on Linux
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    return consensus | latents | trivial_scores(seed, settings) | {"minutes": summary["seconds"] / 60, "GiB": memory}
+    return numbers_of(summary) | trivial_scores(seed, settings) | {"minutes": summary["seconds"] / 60, "GiB": memory}
+
+
+def numbers_of(summary: dict[str, Any]) -> dict[str, float]:
+    """AUROC of each latent and all numbers of the consensus, what is missing as 0: no discovery, no false ones."""
+    told = summary["consensus"].items()
+    consensus = {f"consensus {name}": float(value or 0) for name, value in told if not isinstance(value, list)}
+    return consensus | {f"{name} AUROC": found["outliers"]["auroc"] for name, found in summary["latents"].items()}
 
 
 def trivial_scores(seed: int, settings: Settings) -> dict[str, float]:
