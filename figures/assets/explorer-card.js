@@ -35,7 +35,7 @@ function drawRedrawn(row) {
 
 function drawFacts(row) {
   const facts = [];
-  for (const key of ["rank", "score", "p_value", "known_as_strange", "found_in", "size_um", "bag", "top_cm", "repeat"]) {
+  for (const key of ["rank", "score", "p_value", "known_as_strange", "found_in", "size_um", "bag", "top_cm", "bottom_cm", "repeat"]) {
     const column = numbers.get(key);
     if (!column || column.values[row] !== column.values[row]) continue;
     const whole = {rank: meta.total, found_in: Object.keys(meta.latents).length}[key];
