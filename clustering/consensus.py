@@ -184,7 +184,8 @@ def _rarities(scores: dict[str, pd.DataFrame], core: dict[str, pd.DataFrame], id
 
 def _refuse_missing(score: pd.Series, latent: str) -> None:
     """A number that is missing has no rank: sorted, it would come after the strangest."""
-    wrong = ~np.isfinite(score.to_numpy(dtype=float)) & (latent not in MAY_LACK)
+    values = score.to_numpy(dtype=float)
+    wrong = np.isinf(values) if latent in MAY_LACK else ~np.isfinite(values)
     if wrong.any():
         raise UserError(f"{latent}: the score {score.name} of {score.index[wrong][0]} is not a number; train again, "
                         "with a lower --lr")  # fmt: skip

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -96,7 +97,7 @@ def open_table(path: Path, name: str) -> Table | None:
     """
     try:
         with path.open("rb") as file:
-            header = _text(file.readline(LONGEST_HEADER)).removeprefix("\ufeff").rstrip("\r\n")
+            header = _header(file)
             lines = [_text(line) for line in islice(file, 100)]
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); mend it or take it away") from error
@@ -115,11 +116,15 @@ def lacks_paths(path: Path) -> bool:
     """Whether a CSV file is a table of particles that does not say which images are theirs."""
     try:
         with path.open("rb") as file:
-            header = _text(file.readline(LONGEST_HEADER)).removeprefix("\ufeff").rstrip("\r\n")
+            header = _header(file)
     except OSError:
         return False
     names = max((_columns(header, separator) for separator in (",", ";", "\t")), key=len)
     return PATHS not in names and len(set(names) & SCALARS.keys()) >= FLOWCAM_FROM
+
+
+def _header(file: BinaryIO) -> str:
+    return _text(file.readline(LONGEST_HEADER)).removeprefix("\ufeff").rstrip("\r\n")
 
 
 def _columns(header: str, separator: str) -> tuple[str, ...]:

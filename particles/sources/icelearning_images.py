@@ -154,8 +154,10 @@ class Tree:
         self.listings: dict[Parts, Listing] = {}
         self.tables: list[Parts] = []
         self._folders: dict[str, list[Parts]] = defaultdict(list)
+        self._own: set[Parts] = set()
         self._outside: set[Parts] = set()
         for parts, links, tables in walk(root):
+            self._own.add(parts)
             self._folders[canonical((root.name, *parts)[-1])].append(parts)
             self.tables += [(*parts, entry.name) for entry in tables if is_text(entry.name)]
             for link in links:
@@ -169,8 +171,7 @@ class Tree:
 
     def folders(self) -> list[Parts]:
         """All below the root, links not followed, and those links that a table has led to."""
-        own = {parts for parts, _, _ in walk(self.root)}
-        return sorted(own | self.listings.keys())
+        return sorted(self._own | self.listings.keys())
 
     def listing(self, parts: Parts) -> Listing:
         """The images of a folder, read when first asked for."""

@@ -121,12 +121,16 @@ def test_encoding_is_repeatable_and_leaves_the_model_as_it_was(
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
 
 
-def test_measures_are_learned_from_unlabeled_images_too() -> None:
-    """The loss of a batch without any label is the weighted squared error of the measures alone."""
+def of_three_measures() -> ClassifierTraining:
     torch.manual_seed(0)
     training = ClassifierTraining(["a", "b"], [1.0, 1.0], lr=1e-3, size=16, n_measures=3)
     training.log = training.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
-    training.eval()
+    return training.eval()
+
+
+def test_measures_are_learned_from_unlabeled_images_too() -> None:
+    """The loss of a batch without any label is the weighted squared error of the measures alone."""
+    training = of_three_measures()
     x, wanted = torch.rand(4, 1, 16, 16), torch.randn(4, 3)
     loss = training.training_step({"x": x, "y": torch.full((4,), -1), "measures": wanted}, 0)
     read = training.net.measure(training.net.trunk(x))
@@ -139,10 +143,7 @@ def test_measures_are_learned_from_unlabeled_images_too() -> None:
 
 
 def test_a_measure_that_is_missing_teaches_nothing() -> None:
-    torch.manual_seed(0)
-    training = ClassifierTraining(["a", "b"], [1.0, 1.0], lr=1e-3, size=16, n_measures=3)
-    training.log = training.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
-    training.eval()
+    training = of_three_measures()
     x, wanted = torch.rand(4, 1, 16, 16), torch.randn(4, 3)
     wanted[:, 2] = wanted[0, 1] = torch.nan
     loss = training.training_step({"x": x, "y": torch.full((4,), -1), "measures": wanted}, 0)
