@@ -550,6 +550,9 @@ def test_a_view_that_has_not_seen_a_particle_leaves_it_to_the_others() -> None:
     assert not result["reasons"].str.contains("nan").any()
     others = consensus_of(scores, scores, score_weights(result))
     np.testing.assert_allclose(others["score"], result["score"])
+    scalars.loc[4, "knn"] = np.inf
+    with pytest.raises(UserError, match="scalars: the score knn of p4 is not a number"):
+        consensus(scores)
 
 
 def test_a_missing_score_takes_no_part_in_what_agrees() -> None:
