@@ -42,6 +42,9 @@ class FitSettings:
     """Images a step, of all processes together."""
     lr: float = 1e-3
     """Peak learning rate of AdamW's one cycle."""
+    clip_norm: float | None = None
+    """Norm of the longest gradient that is taken as it is; a longer one is shortened to it (Pascanu et al. 2013,
+    arXiv:1211.5063). For a training that falls back; none by default."""
     augment: Augment = "auto"
     """auto: the square's eight symmetries for particles, small affine jitter for digits. wide-affine: a jitter as
     broad as handwriting's own slants, for groups without labels."""
@@ -62,6 +65,8 @@ class FitSettings:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: give at least {least}")
         if not 0 < self.lr < float("inf"):
             raise UserError(f"--lr {self.lr}: give a number above 0")
+        if self.clip_norm is not None and not 0 < self.clip_norm < float("inf"):
+            raise UserError(f"--clip-norm {self.clip_norm}: give a number above 0")
         if self.strategy not in STRATEGIES:
             raise UserError(f"--strategy {self.strategy}: there are {', '.join(STRATEGIES)}")
         if self.batch_size < self.devices * self.num_nodes:
@@ -300,7 +305,8 @@ def _train(
     )
     trainer = L.Trainer(
         max_epochs=settings.epochs, logger=False, deterministic=True, enable_model_summary=False,
-        precision=resolve_precision(settings.precision), default_root_dir=run.path, num_sanity_val_steps=0,
+        precision=resolve_precision(settings.precision), gradient_clip_val=settings.clip_norm,
+        default_root_dir=run.path, num_sanity_val_steps=0,
         callbacks=[
             best, last, Curves(run.path / "metrics.csv"), SeedEachStep(seed), Bars(leave=False), *watching,
         ],

@@ -239,6 +239,30 @@ def test_a_diverged_training_ends_in_one_line(
         train(kind, particles, common, how)
 
 
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_no_step_is_taken_with_a_longer_gradient_than_asked(
+    clip: float | None, particles: ParticleSet, common: RunSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norms, step = [], torch.optim.AdamW.step
+
+    def seen(self: torch.optim.AdamW, closure: Any = None) -> Any:
+        def then() -> Any:
+            loss = closure()
+            taken = [p.grad.norm() for group in self.param_groups for p in group["params"] if p.grad is not None]
+            norms.append(float(torch.stack(taken).norm()))
+            return loss
+
+        return step(self, then)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", seen)
+    train("vae", particles, common, replace(HOW, from_scratch=True, fit=replace(FIT, clip_norm=clip)))
+    assert len(norms) > 4
+    if clip is None:
+        assert min(norms) > 1
+    else:
+        assert norms == pytest.approx([clip] * len(norms), rel=1e-3)
+
+
 def test_validation_curves_add_up(straight: Run) -> None:
     rows = curves(straight)
     total = rows["val_reconstruction"] + rows["val_kl"]

@@ -272,6 +272,8 @@ def test_turns_are_learned_where_up_and_down_mean_something(
         ({"batch_size": 1}, "--batch-size 1: give at least 2"),
         ({"lr": 0.0}, r"--lr 0\.0: give a number above 0"),
         ({"lr": -1e-3}, r"--lr -0\.001: give a number above 0"),
+        ({"clip_norm": 0.0}, r"--clip-norm 0\.0: give a number above 0"),
+        ({"clip_norm": float("inf")}, r"--clip-norm inf: give a number above 0"),
     ],
 )
 def test_nonsense_is_refused_before_anything_is_read(wrong: dict[str, float], message: str) -> None:
@@ -280,7 +282,7 @@ def test_nonsense_is_refused_before_anything_is_read(wrong: dict[str, float], me
 
 
 def test_the_least_that_makes_sense_is_taken() -> None:
-    assert FitSettings(epochs=1, batch_size=2, lr=1e-9).epochs == 1
+    assert FitSettings(epochs=1, batch_size=2, lr=1e-9, clip_norm=1e-9).epochs == 1
     assert FitSettings().batch_size == 64
 
 
