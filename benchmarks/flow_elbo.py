@@ -44,7 +44,7 @@ class Settings:
             likelihood="bernoulli",
             from_scratch=True,
             kl_warmup=2.0,
-            fit=FitSettings(epochs=10, batch_size=128, augment="none"),
+            fit=FitSettings(epochs=10, batch_size=128, augment="none", clip_norm=150.0),
         )
     )
     """Trunk, decoder and budget, the same for all."""
