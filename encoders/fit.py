@@ -195,7 +195,8 @@ def one_cycle(module: Any, quick: Sequence[torch.nn.Parameter] = ()) -> dict[str
     if quick:
         groups.append({"params": list(quick), "weight_decay": 0.0})
         rates.append(_QUICK * module.lr)
-    optimizer = torch.optim.AdamW(groups, lr=module.lr, weight_decay=1e-4, fused=True)
+    fused = module.trainer.gradient_clip_val is None  # Lightning does not clip for a fused one in mixed precision
+    optimizer = torch.optim.AdamW(groups, lr=module.lr, weight_decay=1e-4, fused=fused)
     total = max(2, int(module.trainer.estimated_stepping_batches))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=total)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

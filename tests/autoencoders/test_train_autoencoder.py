@@ -15,6 +15,7 @@ from autoencoders.losses import bernoulli_nll, gaussian_kl_per_dim, gaussian_nll
 from autoencoders.models import Kind
 from autoencoders.train import AutoencoderSettings, train_autoencoder
 from autoencoders.training import AutoencoderTraining, load_autoencoder
+from encoders.arithmetic import Precision
 from encoders.encode import inference
 from encoders.fit import FitSettings, SeedEachStep, begun
 from encoders.pretrain import ClassifierSettings, pretrain
@@ -239,9 +240,13 @@ def test_a_diverged_training_ends_in_one_line(
         train(kind, particles, common, how)
 
 
-@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize(("clip", "precision"), [(None, "32"), (0.5, "32"), (0.5, "bf16")])
 def test_no_step_is_taken_with_a_longer_gradient_than_asked(
-    clip: float | None, particles: ParticleSet, common: RunSettings, monkeypatch: pytest.MonkeyPatch
+    clip: float | None,
+    precision: Precision,
+    particles: ParticleSet,
+    common: RunSettings,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     norms, step = [], torch.optim.AdamW.step
 
@@ -255,7 +260,8 @@ def test_no_step_is_taken_with_a_longer_gradient_than_asked(
         return step(self, then)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", seen)
-    train("vae", particles, common, replace(HOW, from_scratch=True, fit=replace(FIT, clip_norm=clip)))
+    fit = replace(FIT, clip_norm=clip, precision=precision)
+    train("vae", particles, common, replace(HOW, from_scratch=True, fit=fit))
     assert len(norms) > 4
     if clip is None:
         assert min(norms) > 1

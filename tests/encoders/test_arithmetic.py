@@ -65,7 +65,7 @@ def test_bf16_features_point_where_float32_ones_do() -> None:
 
 def autoencoder(likelihood: str) -> AutoencoderTraining:
     model = AutoencoderTraining("vae", 4, 16, likelihood, 0, lr=1e-3, kl_warmup=1.0)
-    model.trainer = SimpleNamespace(estimated_stepping_batches=50)
+    model.trainer = SimpleNamespace(estimated_stepping_batches=50, gradient_clip_val=None)
     return model
 
 
@@ -101,7 +101,9 @@ def test_the_fused_step_is_adamw_s() -> None:
     nets = [torch.nn.Linear(5, 3) for _ in range(2)]
     nets[1].load_state_dict(nets[0].state_dict())
     module = SimpleNamespace(
-        lr=1e-2, parameters=nets[0].parameters, trainer=SimpleNamespace(estimated_stepping_batches=9)
+        lr=1e-2,
+        parameters=nets[0].parameters,
+        trainer=SimpleNamespace(estimated_stepping_batches=9, gradient_clip_val=None),
     )
     cycle = one_cycle(module)
     plain = torch.optim.AdamW(nets[1].parameters(), lr=1e-2, weight_decay=1e-4, foreach=False)
