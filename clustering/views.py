@@ -65,19 +65,25 @@ def _of_all(scores: pd.DataFrame, ids: pd.Series) -> pd.DataFrame:
 def comparable_scalars(table: pd.DataFrame, kept: Kept) -> list[str]:
     """Names of the scalars that core and labeled particles lack as often, but for `MORE_MISSING` and chance.
 
+    The labeled ones count as in the core's mixture of classes, so that a scalar which one class often lacks is no gap.
     Particles without any scalar are no evidence on a single one; where most of a side are such, there is no name.
     """
     is_core, is_known, is_reference = _who(table, kept)
+    is_labeled = is_known | is_reference
     lacking = ~np.isfinite(table[list(COMPARED)].to_numpy(dtype=np.float64, na_value=np.nan))
-    sides = [lacking[is_core], lacking[is_known | is_reference]]
-    if not len(sides[1]):
+    core, labeled = lacking[is_core], lacking[is_labeled]
+    weight = _class_shares(table.loc[is_core, "particle_id"], table.loc[is_labeled, "particle_id"], kept)
+    if not weight.any():
         return list(COMPARED)
-    core, labeled = (side[~side.all(axis=1)] for side in sides)
-    if min(len(core) / len(sides[0]), len(labeled) / len(sides[1])) < 1 - MOST_MISSING:
+    of_core, of_labeled = ~core.all(axis=1), ~labeled.all(axis=1)
+    if min(of_core.mean(), np.average(of_labeled, weights=weight)) < 1 - MOST_MISSING:
         return []
-    both = np.concatenate([core, labeled]).mean(axis=0)
-    by_chance = 3 * np.sqrt(both * (1 - both) * (1 / len(core) + 1 / len(labeled)))
-    gaps = np.abs(core.mean(axis=0) - labeled.mean(axis=0))
+    weight = weight[of_labeled]
+    core_share, labeled_share = core[of_core].mean(axis=0), np.average(labeled[of_labeled], axis=0, weights=weight)
+    n_core, n_labeled = of_core.sum(), weight.sum() ** 2 / (weight**2).sum()  # Kish: as good as so many of equal weight
+    both = (n_core * core_share + n_labeled * labeled_share) / (n_core + n_labeled)
+    by_chance = 3 * np.sqrt(both * (1 - both) * (1 / n_core + 1 / n_labeled))
+    gaps = np.abs(core_share - labeled_share)
     return [name for name, gap, chance in zip(COMPARED, gaps, by_chance, strict=True) if gap <= MORE_MISSING + chance]
 
 
@@ -129,16 +135,16 @@ def _excess(vectors: Latents, kept: Kept, trees: int, seed: int) -> Excess | Non
     """With the labeled ones weighted to the mixture of predicted classes that the core has; None of too few."""
     core, known, reference = (vectors.where(rows) for rows in _who(vectors.index, kept))
     fitted = kept.is_fitted(core.index["particle_id"])
-    weights = np.ones(len(known)), np.ones(len(reference))
-    if kept.predicted is not None:
-        said, of_known, of_reference = (
-            kept.predicted.loc[who.index["particle_id"]] for who in (core, known, reference)
-        )
-        weights = (_shares(said, of_known), _shares(said, of_reference))
+    mine, *theirs = (who.index["particle_id"] for who in (core, known, reference))
+    weights = (_class_shares(mine, theirs[0], kept), _class_shares(mine, theirs[1], kept))
     if fitted.sum() < FOLDS or not enough(weights[1]):
         return None
     return excess(core.z, known.z, reference.z, weights, fitted, trees, seed)
 
 
-def _shares(core: pd.Series, labeled: pd.Series) -> np.ndarray:
-    return labeled.map(class_weights(core, labeled)).to_numpy(dtype=float)
+def _class_shares(core: pd.Series, labeled: pd.Series, kept: Kept) -> np.ndarray:
+    """How much each labeled particle (ids) counts, so that they have the core's mixture of predicted classes."""
+    if kept.predicted is None:
+        return np.ones(len(labeled))
+    of_labeled = kept.predicted.loc[labeled]
+    return of_labeled.map(class_weights(kept.predicted.loc[core], of_labeled)).to_numpy(dtype=float)

@@ -1,5 +1,6 @@
 """The views with no network: whose components, whose neighbors, whose excess."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,28 @@ def test_a_gap_counts_from_a_line_on_and_in_the_known_too(tmp_path: Path) -> Non
     assert counts(core[:14])
     assert not counts(core[:20])
     assert not counts(known), "40 of 160"
+
+
+def test_a_scalar_that_one_class_lacks_in_core_and_labels_alike_is_no_gap(tmp_path: Path) -> None:
+    """Ash is half of the labeled and, but for a few, not in the core."""
+    particles = planted(tmp_path)
+    kept = who(particles)
+    ash = particles.table[(particles.table["role"] == "core") & (particles.table["truth"] == "ash")]
+    rows = particles.table.drop(index=ash.index[12:]).reset_index(drop=True)
+    rows.loc[rows["truth"] == "ash", COMPARED[2]] = pd.NA
+    rows.loc[(rows["truth"] == "dust") & (rows["role"] == "labeled"), COMPARED[4]] = pd.NA
+    less = replace(kept, core=kept.core[kept.core.isin(rows["particle_id"])])
+    assert comparable_scalars(rows, less) == [name for name in COMPARED if name != COMPARED[4]]
+    assert COMPARED[2] not in comparable_scalars(rows, replace(less, predicted=None)), "the test could fail"
+
+
+def test_where_the_core_has_none_of_the_labeled_classes_nothing_is_compared(tmp_path: Path) -> None:
+    particles = planted(tmp_path)
+    kept, rows = who(particles), particles.table.copy()
+    assert kept.predicted is not None
+    said = kept.predicted.where(~kept.predicted.index.isin(kept.core), "marked")
+    rows.loc[rows["role"] == "core", COMPARED[0]] = pd.NA
+    assert comparable_scalars(rows, replace(kept, predicted=said)) == list(COMPARED)
 
 
 def test_of_a_particle_without_scalars_they_say_nothing(tmp_path: Path) -> None:
