@@ -110,7 +110,7 @@ class Watch(Callback):
         lines = [diverged(self.loss)]
         if net.kind != "ae" and logged["kl_weight"] > 0.999:  # before, the KL is not yet what it will be
             lines.append(_collapsed(net, logged["val_kl"], int(logged["active_units"])))
-        self._keep(f"epoch {trainer.current_epoch}", lines)
+        self._keep(f"epoch {trainer.current_epoch + 1}", lines)
 
     def judge(self, net: Autoencoder) -> None:
         """Look at the model that is kept, that of the best epoch; to be called when training is over."""

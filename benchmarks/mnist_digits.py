@@ -4,7 +4,7 @@
 
 A row for each digit and latent, with the settings of experiments/mnist_held_out.py: AUROC of every score on the 10,000
 test images, and precision and recall of the digit's best HDBSCAN cluster on the map. What is finished in the work
-folder is not done again.
+folder with the same settings is not done again.
 """
 
 import time
@@ -22,6 +22,7 @@ from experiments.mnist_held_out import Settings as HeldOut
 from particles.sets import open_set
 from provenance.files import read_json, write_json
 from provenance.run import PROJECT, RunSettings
+from provenance.settings import plain
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ def main(settings: Settings) -> None:
 
 def _judged(digit: int, settings: Settings) -> list[dict[str, object]]:
     work = settings.work_dir / f"without-{digit}-{settings.seed}"
-    done = work / "rows.json"
-    if not done.exists():
+    done, how = work / "rows.json", plain(replace(settings, digits=(), work_dir=Path()))
+    if not done.exists() or read_json(done)["settings"] != how:
         begun = time.perf_counter()
         common = RunSettings(settings.seed, work)
         particles = open_set(replace(HeldOut().data, held_out=(str(digit),)), common)
@@ -71,8 +72,8 @@ def _judged(digit: int, settings: Settings) -> list[dict[str, object]]:
             found = {"precision": cluster["precision"], "recall": cluster["recall"], "minutes": minutes}
             rows.append({"latent": run.kind.removeprefix("clusters-"), "digit": digit, **scores, **found})
         rows.append({"latent": "consensus", "digit": digit, "auroc": consensus.results["auroc"]})
-        write_json(done, rows)
-    return list(read_json(done))
+        write_json(done, {"settings": how, "rows": rows})
+    return list(read_json(done)["rows"])
 
 
 if __name__ == "__main__":

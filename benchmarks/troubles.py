@@ -1,7 +1,7 @@
 """The troubles of training, made on purpose and caught; and what the epochs of pretraining do to a search.
 
 `python benchmarks/troubles.py --seeds 0 1 2` prints two tables. Parts that are finished in the work folder are not done
-again: the same command goes on after any kill. Other settings need another --work-dir.
+again: the same command goes on after any kill. Other settings need another --work-dir, and are told so.
 """
 
 import shutil
@@ -22,8 +22,10 @@ from clustering.run import ClusteringSettings, run_clustering
 from encoders.fit import FitSettings
 from particles.pixels import PixelStore, write_shard
 from particles.sets import DataSettings, ParticleSet, open_set
+from provenance.errors import UserError
 from provenance.files import read_json, write_json
 from provenance.run import PROJECT, Run, RunSettings
+from provenance.settings import plain
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class Bench:
 
 def main(settings: Settings) -> None:
     """Make, catch, tabulate."""
+    _refuse_other_settings(settings)
     caught, searched = [], []
     for seed in settings.seeds:
         common = RunSettings(seed, settings.work_dir / f"seed{seed}")
@@ -80,6 +83,18 @@ def main(settings: Settings) -> None:
     start = ("KL at start", "its largest")  # mean and maximum over particles
     _table(caught, ("seed", "made", *start, "KL", "active", "sigma^2 / eigenvalue", "redrawn worse", "said"))
     _table(searched, ("pretrain epochs", "seed", *start, "kNN classifier", "kNN vae", "vae", "consensus", "said"))
+
+
+def _refuse_other_settings(settings: Settings) -> None:
+    """Its rows would stand beside those of other models.
+
+    Raises:
+        UserError: the work folder holds rows of other settings.
+    """
+    kept, how = settings.work_dir / "settings.json", plain(replace(settings, seeds=(), lengths=(), work_dir=Path()))
+    if kept.exists() and read_json(kept) != how:
+        raise UserError(f"{settings.work_dir}: holds rows of other settings; give another --work-dir")
+    write_json(kept, how)
 
 
 # --- troubles

@@ -159,19 +159,13 @@ def write_agreement(run: Run, done: Sequence[Run], latents: Sequence[Run], seed:
         for name in ("outliers", "clusters", "maps")
     )  # fmt: skip
     ids = sampled(scored[latents[0].kind].index, seed)
-    vectors = {latent.kind: _vectors(latent, ids) for latent in latents}
+    vectors = {latent.kind: pd.DataFrame(read_latents(latent.path).of(ids), index=ids) for latent in latents}
     write_json(run.path / "agreement.json", agreement(scored, grouped, mapped, vectors))
 
 
 def _side_by_side(frames: Mapping[str, pd.DataFrame], column: str) -> pd.DataFrame:
     """One column of each latent, joined by id, never by position."""
     return pd.concat({name: frame[column] for name, frame in frames.items()}, axis=1, join="inner").sort_index()
-
-
-def _vectors(latent: Run, ids: pd.Index) -> pd.DataFrame:
-    found = read_latents(latent.path)
-    rows = pd.Index(found.index["particle_id"]).get_indexer(ids)
-    return pd.DataFrame(np.asarray(found.z[rows]), index=ids)
 
 
 def _trust(z: np.ndarray, maps: pd.DataFrame, k: int) -> dict[str, float | None]:

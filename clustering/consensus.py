@@ -194,7 +194,10 @@ def _refuse_missing(score: pd.Series, latent: str) -> None:
 def _shares(rarities: pd.DataFrame, weights: dict[str, float]) -> np.ndarray:
     """What each score contributes to the consensus, the mean over those that a particle has: (N, scores)."""
     surprise = norm.ppf(rarities.to_numpy())
-    heavy = np.array([weights[name] for name in rarities]) * np.isfinite(surprise)
+    seen = np.isfinite(surprise)
+    heavy = np.array([weights[name] for name in rarities]) * seen
+    silent = ~heavy.any(axis=1)  # only the scalars count in this core, and they are missing: as in any other core
+    heavy[silent] = np.array([_weight(name, LATENT_WEIGHT) for name in rarities]) * seen[silent]
     return np.nan_to_num(surprise) * heavy / heavy.sum(axis=1, keepdims=True)
 
 

@@ -72,7 +72,7 @@ def cluster_latent(
     )
     core, known, reference = (latents.where(rows) for rows in (is_core, is_known, is_reference))
     if len(core) == 0:
-        raise UserError("no core particles are left to look at: drop fewer classes")
+        raise UserError("no particle is in the core: give a larger set, a --core, or drop fewer classes")
     fitted = kept.is_fitted(core.index["particle_id"])
     vectors = Vectors(latents.z, np.flatnonzero(is_core), latents.path, None if fitted.all() else parts)
     groups, points, details = _on_the_map(vectors, fitted, n_classes, how, seed, where, tick)

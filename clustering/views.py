@@ -73,10 +73,13 @@ def comparable_scalars(table: pd.DataFrame, kept: Kept) -> list[str]:
     lacking = ~np.isfinite(table[list(COMPARED)].to_numpy(dtype=np.float64, na_value=np.nan))
     core, labeled = lacking[is_core], lacking[is_labeled]
     weight = _class_shares(table.loc[is_core, "particle_id"], table.loc[is_labeled, "particle_id"], kept)
-    if not weight.any():
-        return list(COMPARED)
+    weight = weight if weight.any() else np.ones(len(weight))  # no class in common
     of_core, of_labeled = ~core.all(axis=1), ~labeled.all(axis=1)
-    if min(of_core.mean(), np.average(of_labeled, weights=weight)) < 1 - MOST_MISSING:
+    if of_core.mean() < 1 - MOST_MISSING:
+        return []
+    if not len(weight):
+        return list(COMPARED)
+    if np.average(of_labeled, weights=weight) < 1 - MOST_MISSING:
         return []
     weight = weight[of_labeled]
     core_share, labeled_share = core[of_core].mean(axis=0), np.average(labeled[of_labeled], axis=0, weights=weight)

@@ -25,7 +25,7 @@ from particles.sets import ParticleSet
 from provenance.errors import UserError
 from provenance.files import replacing
 from provenance.run import TRAINED_BY, Run, RunSettings, resumed, started
-from provenance.settings import plain
+from provenance.settings import from_plain, plain
 
 _QUICK = 10.0
 _MAY_CHANGE = {"data", "work_dir", "resume", "go_on", "devices", "num_nodes", "strategy"}
@@ -92,11 +92,11 @@ def open_run(
     if how.resume is None:
         return started(kind, settings, common, particles.identity, parents)
     run = Run(how.resume.resolve())
-    if run.kind != kind or run.info["data"]["fingerprint"] != particles.fingerprint:
+    if run.kind != kind or not _saw(run, particles):
         raise UserError(
             f"--resume {how.resume}: not a run of kind '{kind}' on this data; start a new run without --resume"
         )
-    changed = changed_settings(run.config, plain(settings))
+    changed = changed_settings(with_defaults(run.config, settings), plain(settings))
     if changed:
         raise UserError(
             f"--resume {how.resume}: {changed[0]} is not what the run was started with; leave it away, or start a new "
@@ -106,10 +106,10 @@ def open_run(
 
 
 def changed_settings(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Flags of settings that decide a training and are not what they were; which data, its fingerprint has told.
+    """Flags of settings that decide a training and are not what they were; which data, `ParticleSet.identity` tells.
 
     Args:
-        was: config.json of a run.
+        was: config.json of a run, `with_defaults`.
         now: the same of the command that is to go on with it.
     """
     found = []
@@ -119,6 +119,26 @@ def changed_settings(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
         elif now[name] != was[name]:
             found.append(f"--{name.replace('_', '-')} {now[name]}")
     return sorted(found)
+
+
+def with_defaults(config: dict[str, Any], settings: Any) -> dict[str, Any]:
+    """A config.json with the settings that the run's version had not yet, at their defaults.
+
+    Args:
+        config: of a run of the same script.
+        settings: that script's settings now.
+
+    Raises:
+        UserError: it has settings that this version does not know.
+    """
+    return plain(from_plain(type(settings), config))
+
+
+def _saw(run: Run, particles: ParticleSet) -> bool:
+    """Whether a run learned from these particles: pixels, labels and splits, and scalars measured by the same."""
+    data = run.info["data"]
+    same_scalars = data.get("scalars", particles.scalars) == particles.scalars  # an older run does not tell
+    return bool(data["fingerprint"] == particles.fingerprint and same_scalars)
 
 
 def begun(
@@ -137,12 +157,19 @@ def begun(
     starts: list[list[str]] = [[], [start.name]] if start else [[]]
     for path in sorted((common.work / "runs" / kind).glob("*/run.json"), reverse=True):
         run = Run(path.parent)
-        same_data = run.info["data"]["fingerprint"] == particles.fingerprint and run.info["parents"] in starts
+        same_data = _saw(run, particles) and run.info["parents"] in starts
         # a script that trains with several seeds need not have the seed among its settings
         same_script = run.config.keys() == wanted.keys() and run.info["seed"] == common.seed
-        if same_data and same_script and not changed_settings(run.config, wanted):
+        if same_data and same_script and _same_settings(run.config, settings):
             return run
     return None
+
+
+def _same_settings(config: dict[str, Any], settings: Any) -> bool:
+    try:
+        return not changed_settings(with_defaults(config, settings), plain(settings))
+    except UserError:  # another version's
+        return False
 
 
 def loaders(
@@ -195,8 +222,8 @@ def one_cycle(module: Any, quick: Sequence[torch.nn.Parameter] = ()) -> dict[str
     if quick:
         groups.append({"params": list(quick), "weight_decay": 0.0})
         rates.append(_QUICK * module.lr)
-    fused = module.trainer.gradient_clip_val is None  # Lightning does not clip for a fused one in mixed precision
-    optimizer = torch.optim.AdamW(groups, lr=module.lr, weight_decay=1e-4, fused=fused)
+    clips = module.trainer.gradient_clip_val is not None  # which Lightning does not for a fused one in bf16
+    optimizer = torch.optim.AdamW(groups, lr=module.lr, weight_decay=1e-4, fused=None if clips else True)
     total = max(2, int(module.trainer.estimated_stepping_batches))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=total)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -97,7 +97,7 @@ def _extras(
     neighbors = {}
     for run in runs:
         try:
-            neighbors[run.kind] = nearest(_vectors(run, ids))
+            neighbors[run.kind] = nearest(read_latents(run.path).of(ids))
         except UserError as error:
             missing.append(Missing(f"neighbors ({run.kind})", str(error), ""))
     if crops.absent.any():
@@ -107,15 +107,6 @@ def _extras(
         neighbors=neighbors, redrawn={run.kind: redrawn for run in runs if (redrawn := _redrawn(run, ids))},
         absent=crops.absent, fingerprint=particles.fingerprint, total=len(ranked), missing=tuple(missing),
     )  # fmt: skip
-
-
-def _vectors(run: Run, ids: pd.Series) -> np.ndarray:
-    """Vectors in the order of the ids: (N, D) float32, NaN where the run has none."""
-    latents = read_latents(run.path)
-    rows = pd.Index(latents.index["particle_id"]).get_indexer(ids)
-    z = np.full((len(ids), latents.z.shape[1]), np.nan, dtype=np.float32)
-    z[rows >= 0] = latents.z[rows[rows >= 0]]
-    return z
 
 
 def nearest(z: np.ndarray, k: int = NEIGHBORS, few: int = _FEW) -> np.ndarray:

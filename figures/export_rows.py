@@ -5,7 +5,7 @@ import pandas as pd
 
 from figures.explorer_runs import strangest_and_others
 from figures.report_results import Results, latent_of
-from particles.latents import Latents, read_latents
+from particles.latents import read_latents
 from particles.scalars import SCALARS
 from particles.table import read_parquet
 from provenance.errors import UserError
@@ -83,12 +83,13 @@ def vectors(results: Results, latent: str, ids: pd.Series) -> np.ndarray:
         UserError: the latents of a particle are missing.
     """
     run = next(run for run in results.runs if run.kind == latent)
-    latents: Latents = read_latents(run.path)
-    rows = pd.Index(latents.index["particle_id"]).get_indexer(ids)
-    if (rows < 0).any():
-        lost = ids.iloc[int(np.flatnonzero(rows < 0)[0])]
-        raise UserError(f"{run.path / 'z.npy'}: has no vector of particle '{lost}'; cluster with this run again")
-    return np.asarray(latents.z[rows])
+    z = read_latents(run.path).of(ids)
+    lost = ids[np.isnan(z).any(axis=1)]
+    if len(lost):
+        raise UserError(
+            f"{run.path / 'z.npy'}: has no vector of particle '{lost.iloc[0]}'; cluster with this run again"
+        )
+    return z
 
 
 def named_clusters(rows: pd.DataFrame) -> pd.DataFrame:

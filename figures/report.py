@@ -27,7 +27,7 @@ from figures.report_list import further_discoveries, least_p, strangest
 from figures.report_pictures import Picture, embedded
 from figures.report_results import Results, results_of
 from figures.report_text import DASH
-from particles.sets import DataSettings, ParticleSet, open_set, packed_folder
+from particles.sets import DataSettings, ParticleSet, open_set
 from provenance.files import replacing
 from provenance.run import LATENTS, Run, RunSettings, find
 from provenance.settings import entry, flags_of
@@ -54,12 +54,10 @@ def main(settings: Settings) -> None:
     data, common = settings.data, settings.common
     particles = open_set(data, common)
     run = find(settings.consensus, common.work, "outliers.parquet", particles.fingerprint)
-    folders = [packed_folder(name, data, common, _quiet) for name in (data.data, data.core) if name]
     drawn = pictures_folder(common.work, particles.name, particles.fingerprint)
     pictures, stale = fresh(sorted(drawn.glob("*.png")), run)
-    path = write_report(
-        particles, run, settings.out or drawn / "report.html", pictures=pictures, folders=folders, seed=common.seed
-    )
+    out = settings.out or drawn / "report.html"
+    path = write_report(particles, run, out, pictures=pictures, seed=common.seed)
     if stale or not pictures:
         what = f"{len(stale)} pictures in {drawn} are older than {run.name}" if stale else f"no pictures in {drawn}"
         print(f"{what}: left out; draw them with `python figures/draw.py {flags_of(data, common)}` and run this again")
@@ -68,8 +66,7 @@ def main(settings: Settings) -> None:
 
 def write_report(
     particles: ParticleSet, consensus: Run, path: Path, runs: Sequence[Run] = (), clustered: Sequence[Run] = (),
-    pictures: Sequence[Path] = (), folders: Sequence[Path] = (), defaults: Mapping[str, Any] | None = None,
-    seed: int = 0,
+    pictures: Sequence[Path] = (), defaults: Mapping[str, Any] | None = None, seed: int = 0,
 ) -> Path:  # fmt: skip
     """Write the report of one search: self-contained HTML below 15 MB, without scripts.
 
@@ -80,7 +77,6 @@ def write_report(
         runs: training runs; default: found by what the consensus stands on.
         clustered: `clusters-<latent>` runs; default as above.
         pictures: PNG files to embed; only the kinds in `report_pictures.CAPTIONS` are.
-        folders: packed folders, for sources and rejected crops; default that of `particles`.
         defaults: the script's default settings as plain values, for the list of what differs.
         seed: of the bootstrap.
 
@@ -90,7 +86,7 @@ def write_report(
     Raises:
         UserError: a run that the consensus stands on is gone, or a file cannot be read.
     """
-    results = results_of(particles, consensus, runs, clustered, folders)
+    results = results_of(particles, consensus, runs, clustered)
     page = rendered(results, embedded(pictures), defaults, seed)
     with replacing(path) as beside:
         beside.write_text(page, encoding="utf-8")
@@ -146,10 +142,6 @@ def _finalized(value: Any) -> Any:
 
 def _unseen(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn")
-
-
-def _quiet(_: str) -> None:
-    """The set was opened before, and what there is to say of it has been said."""
 
 
 if __name__ == "__main__":

@@ -27,8 +27,12 @@ class Results:
     clustered: tuple[Run, ...]
     """`clusters-<latent>` runs."""
     consensus: Run
-    folders: tuple[Path, ...]
-    """Packed folders: that of `--data`, and that of `--core` where there is one."""
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Packed folders: that of `--data`, and that of `--core` where there is one."""
+        data, core = self.particles.folder, self.particles.core_folder
+        return (data,) if core is None else (data, core)
 
     @cached_property
     def ranked(self) -> pd.DataFrame:
@@ -103,9 +107,8 @@ class Results:
 
 
 def results_of(
-    particles: ParticleSet, consensus: Run, runs: Sequence[Run] = (), clustered: Sequence[Run] = (),
-    folders: Sequence[Path] = (),
-) -> Results:  # fmt: skip
+    particles: ParticleSet, consensus: Run, runs: Sequence[Run] = (), clustered: Sequence[Run] = ()
+) -> Results:
     """A search by its consensus; what is not given is found by the parents that each run has recorded.
 
     Raises:
@@ -118,7 +121,7 @@ def results_of(
     runs = runs or [Run(root / run.info["parents"][0]) for run in clustered]
     for run in runs:
         _refuse_absent(run, consensus)
-    return Results(particles, tuple(runs), tuple(clustered), consensus, tuple(folders) or (particles.folder,))
+    return Results(particles, tuple(runs), tuple(clustered), consensus)
 
 
 def participation(z: np.ndarray) -> float:

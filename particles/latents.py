@@ -34,6 +34,13 @@ class Latents:
         keep = np.asarray(mask, dtype=bool)
         return Latents(np.asarray(self.z[keep]), self.index[keep].reset_index(drop=True))
 
+    def of(self, ids: pd.Series | pd.Index) -> np.ndarray:
+        """Vectors in the order of some ids: (n, D) float32, NaN of one that has none."""
+        rows = pd.Index(self.index["particle_id"]).get_indexer(ids)
+        z = np.full((len(ids), self.z.shape[1]), np.nan, dtype=np.float32)
+        z[rows >= 0] = self.z[rows[rows >= 0]]
+        return z
+
     def write(self, folder: Path) -> None:
         """Write `z.npy` and `index.parquet`; z last, because its presence says that both are there."""
         write_parquet(self.index, folder / "index.parquet")

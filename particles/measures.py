@@ -35,7 +35,7 @@ def normalized_scalars(
     Returns:
         (N, M) float32 in [-3, 3]; 0 where a scalar is the same for all, `missing` where it is missing.
     """
-    values = table[list(names)].to_numpy(dtype=np.float64, na_value=np.nan)
+    values = table[list(names)].to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
     values[~np.isfinite(values)] = np.nan
     unknown = np.isnan(values)
     sample = values[np.asarray(fit, dtype=bool)]

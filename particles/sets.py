@@ -80,6 +80,10 @@ class ParticleSet:
     oriented: bool
     squares: dict[str, Any] = field(default_factory=dict)
     """How crops became squares, as far as a network must not see it changed: `fit`, `mean_correction`."""
+    scalars: dict[str, Any] = field(default_factory=dict)
+    """Who measured the scalars, and whether all are in µm: `scalars_by`, `in_um`."""
+    core_folder: Path | None = None
+    """The packed folder of `--core`; `folder` is that of `--data`."""
 
     @property
     def classes(self) -> list[str]:
@@ -96,6 +100,7 @@ class ParticleSet:
         """What run.json keeps of the data."""
         return {
             "name": self.name, "fingerprint": self.fingerprint, "path": str(self.folder), "squares": self.squares,
+            "scalars": self.scalars,
         }  # fmt: skip
 
     def positions(self, mask: pd.Series | np.ndarray) -> np.ndarray:
@@ -149,6 +154,8 @@ def open_set(settings: DataSettings, common: RunSettings, say: Callable[[str], N
         folder=folders[0],
         oriented=infos[0]["oriented"],
         squares=squares_of(folders[0]),
+        scalars={name: infos[0].get(name) for name in ("scalars_by", "in_um")},
+        core_folder=folders[1] if settings.core else None,
     )
 
 

@@ -78,7 +78,8 @@ function drawMarks() {
 
 const csvField = value => /[",\r\n]/.test(value) ? '"' + value.replaceAll('"', '""') + '"' : value;
 
-function csv(rows) {
+// Marks of particles that are not on this page keep their label, and nothing else is known of them.
+function csv(rows, elsewhere = []) {
   const columns = ["rank", "score", "p_value", "size_um"].filter(key => numbers.has(key)).map(key => numbers.get(key));
   const words = [...names.values()].filter(column => column.latent === null);
   const header = ["particle_id", "star", "label", ...columns.map(c => c.key), ...words.map(c => c.key), "reasons"];
@@ -88,6 +89,10 @@ function csv(rows) {
     return [meta.ids[row], mark?.star ? "1" : "0", mark?.label ?? "", ...columns.map(c => known(c.values[row])),
       ...words.map(c => c.colors[c.codes[row]] === meta.grey ? "" : c.names[c.codes[row]]), reasonsOf(row).join("; ")];
   });
+  for (const id of elsewhere) {
+    const mark = marks.get(id);
+    lines.push([id, mark.star ? "1" : "0", mark.label, ...header.slice(3).map(() => "")]);
+  }
   return [header, ...lines].map(line => line.map(csvField).join(",")).join("\n") + "\n";
 }
 
@@ -131,7 +136,8 @@ function startMarks() {
       setLabel([state.kept], $("label").value);
   };
   $("export-marked").onclick = () =>
-    save("marks.csv", csv(ranking.filter(row => marks.has(meta.ids[row]))));
+    save("marks.csv", csv(ranking.filter(row => marks.has(meta.ids[row])),
+      [...marks.keys()].filter(id => !rowOf.has(id))));
   $("export-shown").onclick = () => save("selection.csv", csv(shownRows()));
   $("star-selection").onclick = () => setMarks(state.selection, {star: true});
   $("label-selection").onclick = () => setLabel(state.selection, $("selection-label").value);

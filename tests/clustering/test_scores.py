@@ -564,3 +564,18 @@ def test_a_missing_score_takes_no_part_in_what_agrees() -> None:
     found = score_weights(consensus(gaps))
     assert found[EXCESS] > 0
     assert found == pytest.approx(whole, abs=0.4)
+
+
+def test_of_a_particle_that_lacks_all_that_counts_the_tables_decide() -> None:
+    """Only the scalars see what is new, and it has none: without them its latents count as in any other core."""
+    scores = judged_by_excess((0.0, 1.0))
+    for name in ("classifier", "vae"):
+        scores[name]["knn"] = -scores["scalars"]["excess"]
+    scores["scalars"].loc[[4, 900], ["mahalanobis", "excess"]] = np.nan
+    ranked = consensus(scores)
+    weights = score_weights(ranked)
+    assert weights["classifier.knn"] == weights["vae.knn"] == 0
+    knn = surprise(scores["classifier"]["knn"])  # that of the autoencoder is the same
+    np.testing.assert_allclose(ranked["score"][[4, 900]], knn[[4, 900]])
+    assert np.isfinite(ranked["score"]).all()
+    np.testing.assert_allclose(consensus_of(scores, scores, weights)["score"], ranked["score"])

@@ -182,13 +182,22 @@ def test_a_scalar_that_one_class_lacks_in_core_and_labels_alike_is_no_gap(tmp_pa
     assert COMPARED[2] not in comparable_scalars(rows, replace(less, predicted=None)), "the test could fail"
 
 
-def test_where_the_core_has_none_of_the_labeled_classes_nothing_is_compared(tmp_path: Path) -> None:
+def test_where_the_core_has_none_of_the_labeled_classes_all_of_them_count_alike(tmp_path: Path) -> None:
     particles = planted(tmp_path)
     kept, rows = who(particles), particles.table.copy()
     assert kept.predicted is not None
     said = kept.predicted.where(~kept.predicted.index.isin(kept.core), "marked")
     rows.loc[rows["role"] == "core", COMPARED[0]] = pd.NA
-    assert comparable_scalars(rows, replace(kept, predicted=said)) == list(COMPARED)
+    assert comparable_scalars(rows, replace(kept, predicted=said)) == list(COMPARED[1:])
+
+
+def test_where_nearly_no_particle_has_scalars_they_are_no_view_with_labels_or_without(tmp_path: Path) -> None:
+    particles = planted(tmp_path)
+    kept, rows = who(particles), particles.table.copy()
+    core = rows.index[rows["role"] == "core"]
+    rows.loc[core[1:], list(SCALARS)] = pd.NA
+    assert comparable_scalars(rows, kept) == []
+    assert comparable_scalars(rows, Kept(kept.core, kept.core[:0], kept.core[:0], None)) == []
 
 
 def test_of_a_particle_without_scalars_they_say_nothing(tmp_path: Path) -> None:

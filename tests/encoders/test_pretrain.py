@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
+from autoencoders.chain import ChainSettings
+from autoencoders.train import AutoencoderSettings
 from encoders import pretrain as module
 from encoders.classifier import load_classifier
 from encoders.encode import encode_classifier
-from encoders.fit import Checkpoint, FitSettings, SeedEachStep, changed_settings, loaders
+from encoders.fit import Checkpoint, FitSettings, SeedEachStep, begun, changed_settings, loaders, with_defaults
 from encoders.pretrain import ClassifierSettings, pretrain
 from particles.latents import read_latents
 from particles.loader import Augment, ParticleData
@@ -23,6 +25,7 @@ from particles.sets import DataSettings, ParticleSet, open_set
 from particles.squares import PackSettings
 from provenance.errors import UserError
 from provenance.run import Run, RunSettings
+from provenance.settings import plain
 
 DATA = DataSettings(n_per_class=10, n_core=20, n_per_kind=1, pack=PackSettings(size=16))
 CLASSES_ALONE = ClassifierSettings(learn_measures=False)
@@ -150,6 +153,28 @@ def test_what_may_change_and_what_may_not() -> None:
     assert changed_settings(was, now) == []
     now["model"] |= {"fit": {"epochs": 3}, "latent_dim": 16}
     assert changed_settings(was, now) == ["--epochs 3", "--latent-dim 16"]
+
+
+def test_a_run_of_before_a_setting_had_it_at_its_default() -> None:
+    now = ChainSettings(model=AutoencoderSettings(fit=FitSettings(epochs=3)))
+    config = plain(now)
+    del config["model"]["fit"]["clip_norm"]
+    assert changed_settings(with_defaults(config, now), plain(now)) == []
+    clipped = replace(now, model=AutoencoderSettings(fit=FitSettings(epochs=3, clip_norm=5.0)))
+    assert changed_settings(with_defaults(config, clipped), plain(clipped)) == ["--clip-norm 5.0"]
+    with pytest.raises(UserError, match="does not know: frobnicate"):
+        with_defaults(config | {"frobnicate": 1}, now)
+
+
+def test_scalars_that_another_has_measured_are_other_data(
+    straight: Run, particles: ParticleSet, what: ClassifierSettings, common: RunSettings
+) -> None:
+    assert straight.info["data"]["scalars"] == {"scalars_by": "pixels", "in_um": True}
+    assert begun("classifier", DATA, common, particles) is not None
+    other = replace(particles, scalars={"scalars_by": "instrument", "in_um": True})
+    assert begun("classifier", DATA, common, other) is None
+    with pytest.raises(UserError, match="not a run of kind 'classifier' on this data"):
+        pretrain(other, DATA, what, replace(HOW, resume=straight.path), common)
 
 
 def test_a_moved_run_knows_its_best_epoch(tmp_path: Path) -> None:

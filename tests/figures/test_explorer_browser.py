@@ -282,6 +282,18 @@ def test_exported_marks_load_again(tiny: Opened, tmp_path: Path) -> None:
     assert sorted(row[:3] for row in rows) == sorted([[HOSTILE[2], "1", 'a, "b"'], [HOSTILE[4], "0", "<i>"]])
 
 
+def test_marks_of_particles_that_are_not_on_this_page_are_exported_too(tiny: Opened, tmp_path: Path) -> None:
+    """In rounds of labeling, what was labeled in the first has left the core of the second."""
+    (tmp_path / "marks.csv").write_text(f'particle_id,star,label\n{HOSTILE[4]},0,ash\n"of, before",1,soot\n')
+    tiny.page.set_input_files("#load-marks", tmp_path / "marks.csv")
+    tiny.page.wait_for_function("document.getElementById('tab-marks').textContent === 'Marks (1)'")
+    assert "1 more that are not on this page" in tiny.text("#marks-count")
+    header, *rows = tiny.export("#export-marked")
+    assert [row[:3] for row in rows] == [[HOSTILE[4], "0", "ash"], ["of, before", "1", "soot"]]
+    assert {len(row) for row in rows} == {len(header)}
+    assert not any(rows[1][3:])
+
+
 def test_hostile_ids_are_only_text(tiny: Opened) -> None:
     for identity in HOSTILE:
         tiny.page.locator("#find").fill(identity.replace("\n", " ") if "\n" not in identity else "it's")

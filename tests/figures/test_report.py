@@ -3,7 +3,7 @@ import io
 import os
 import re
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -161,12 +161,25 @@ def test_discoveries_after_the_twentieth_have_their_own_list(tmp_path: Path) -> 
 
 def test_it_is_one_file_written_alike_twice(planted: Planted, tmp_path: Path) -> None:
     first = write_report(planted.particles, planted.consensus, tmp_path / "a" / "report.html")
-    again = write_report(
-        planted.particles, planted.consensus, tmp_path / "b.html", planted.runs, planted.clustered,
-        folders=[planted.particles.folder],
-    )  # fmt: skip
+    again = write_report(planted.particles, planted.consensus, tmp_path / "b.html", planted.runs, planted.clustered)
     assert first.read_bytes() == again.read_bytes()
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["report.html"]
+
+
+def test_where_the_core_is_a_set_of_its_own_its_sources_and_rejected_crops_are_told_too(
+    planted: Planted, tmp_path: Path
+) -> None:
+    mine = planted.particles.folder
+    info = read_json(mine / "set.json")
+    write_json(tmp_path / "set.json", info | {"name": "lake core", "rejected": 70})
+    pd.DataFrame({"particle_id": ["c"] * 70, "image": ["c.png"] * 70, "reason": "all black"}).to_csv(
+        tmp_path / "rejected.csv", index=False
+    )
+    with_core = replace(planted.particles, core_folder=tmp_path)
+    for particles, told in ((planted.particles, False), (with_core, True)):
+        text = Page(rendered(results_of(particles, planted.consensus))).text
+        assert ("all black" in text) == told
+        assert ("lake core" in text) == told
 
 
 @pytest.mark.parametrize("labels", [True, False])

@@ -37,6 +37,18 @@ def test_round_trip(latents: Latents, tmp_path: Path) -> None:
     assert len(back) == 3
 
 
+def test_vectors_come_by_id_and_none_is_somebody_elses(latents: Latents) -> None:
+    ids = latents.index["particle_id"].iloc[::-1].tolist()
+    wanted = pd.Series([ids[2], "nobody", ids[0]])
+    found = latents.of(wanted)
+    where = latents.index["particle_id"].tolist()
+    np.testing.assert_array_equal(
+        found[[0, 2]], latents.z[[where.index(ids[2]), where.index(ids[0])]].astype(np.float32)
+    )
+    assert np.isnan(found[1]).all()
+    assert found.dtype == np.float32
+
+
 def test_where_keeps_vectors_and_rows_together(latents: Latents) -> None:
     core = latents.where(latents.index["role"] == "core")
     assert core.index["particle_id"].tolist() == ["b", "Öræfa"]
