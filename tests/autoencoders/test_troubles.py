@@ -278,5 +278,5 @@ def test_an_epochs_trouble_is_kept_while_it_trains_and_not_said(watch: Watch) ->
     trainer = SimpleNamespace(callback_metrics=logged | {"kl_weight": 1.0, "train_loss": float("nan")}, current_epoch=1)
     watch.on_train_epoch_end(trainer, module)  # type: ignore[arg-type]
     names = [(one["when"], one["line"].partition(":")[0]) for one in watch.run.info["troubles"]]
-    assert names == [("epoch 1", "training diverged"), ("epoch 1", "posterior collapse")]
+    assert names == [("epoch 2", "training diverged"), ("epoch 2", "posterior collapse")]
     assert said == []
