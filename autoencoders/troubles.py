@@ -1,5 +1,8 @@
 """The known troubles of training, each told in one line with the flag that mends it, or None where all is well."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 
 EXPLODING_KL = 20.0
@@ -15,6 +18,10 @@ FEW_UNITS = 0.25
 REDRAWN_WORSE = 0.75
 """Share of the pairs (one crop trained on, one of validation) in which the latter is redrawn worse; 0.5 is fair, 0.75
 is a shift of about one standard deviation of what crops differ by. Sound trainings have 0.48 to 0.53."""
+FELL_BACK = 0.05
+"""Rise of an epoch's mean reconstruction error above the best before, as a share of what training had gained by then.
+Sound trainings have 0; a planar VAE that had not caught up six epochs later 0.09."""
+_FULL = 0.999  # mean KL weight of an epoch; one that ends its rise in the middle has less
 _SURE = 3.0  # standard deviations that such a share must be from 0.5, so that few crops raise no alarm
 
 
@@ -110,6 +117,29 @@ def diverged(loss: float) -> str | None:
     if torch.tensor(loss).isfinite():
         return None
     return f"training diverged: the loss is {loss}; give a lower --lr"
+
+
+def fell_back(reconstruction: Sequence[float], kl_weight: Sequence[float]) -> str | None:
+    """A training that lost on the way what it had gained: too long a step, mostly where the learning rate is highest.
+
+    Args:
+        reconstruction: nats an image of the training crops, of each epoch.
+        kl_weight: of each epoch; while the KL still comes in, a reconstruction may become worse.
+    """
+    worst, found = FELL_BACK, None
+    for epoch in range(1, len(reconstruction)):
+        before = [
+            value for value, weight in zip(reconstruction[:epoch], kl_weight[:epoch], strict=True) if weight > _FULL
+        ]
+        gained = reconstruction[0] - min(before, default=math.inf)
+        rise = (reconstruction[epoch] - min(before)) / gained if gained > 0 else 0.0
+        if rise > worst:
+            worst, found = rise, (epoch + 1, min(before), reconstruction[epoch])
+    if found is None:
+        return None
+    epoch, best, now = found
+    return (f"training fell back in epoch {epoch}: its reconstruction error rose from {best:,.1f} to {now:,.1f} nats; "
+            "see whether it has caught up, or give --clip-norm, or a lower --lr")  # fmt: skip
 
 
 def redrawn_worse(seen: torch.Tensor, unseen: torch.Tensor) -> float:

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import lightning as L
 import numpy as np
+import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
 
@@ -17,6 +18,7 @@ from autoencoders.troubles import (
     diverged,
     drowned,
     exploding_kl,
+    fell_back,
     largest_eigenvalue,
     overfitted,
     redrawn_worse,
@@ -119,7 +121,7 @@ class Watch(Callback):
         if not self.numbers:  # another process has watched
             self._recall()
         sights = {group: look(net, self.pixels, rows[:COMPARED]) for group, rows in self.chosen.items() if len(rows)}
-        lines = [diverged(self.loss), self._drowned(net)]
+        lines = [diverged(self.loss), self._fell_back(), self._drowned(net)]
         if net.kind != "ae":
             kl, latent = (torch.cat([getattr(sight, name) for sight in sights.values()]) for name in ("kl", "latent"))
             self._note(kl=kl.mean(), active_units=active_units(latent))
@@ -150,6 +152,10 @@ class Watch(Callback):
         kl = look(net, self.pixels, self._trained_on, redraw=False).kl
         self._note(start_kl_mean=kl.mean(), start_kl_max=kl.max())
         return [exploding_kl(kl, net.mu_head.out_features, self.warm), self._drowned(net)]
+
+    def _fell_back(self) -> str | None:
+        curves = pd.read_csv(self.run.path / "metrics.csv")
+        return fell_back(curves["train_reconstruction"].tolist(), curves["kl_weight"].tolist())
 
     def _drowned(self, net: Autoencoder) -> str | None:
         if net.kind == "ae" or net.variance is None:

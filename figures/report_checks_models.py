@@ -40,7 +40,7 @@ def versions(results: Results) -> Evidence:
 
 
 def trained(results: Results) -> Evidence:
-    """Troubles that the autoencoders' trainings have recorded: exploding KL, collapse, overfitting."""
+    """Troubles that the autoencoders' trainings have recorded: exploding KL, collapse, overfitting, falling back."""
     watched = {run.kind: run.info["troubles"] for run in results.runs if "troubles" in run.info}
     if not watched:
         return None

@@ -18,6 +18,7 @@ from autoencoders.troubles import (
     diverged,
     drowned,
     exploding_kl,
+    fell_back,
     largest_eigenvalue,
     overfitted,
     redrawn_worse,
@@ -164,6 +165,7 @@ def test_a_loss_that_is_no_number_is_divergence() -> None:
 def watch(particles: ParticleSet, common: RunSettings) -> Watch:
     with started("vae", DATA, common, particles.identity) as run:
         train, val = (particles.training_positions(split, with_labeled=True) for split in ("train", "val"))
+        pd.DataFrame({"train_reconstruction": [90.0], "kl_weight": 1.0}).to_csv(run.path / "metrics.csv")
         return Watch(run, particles, train, val, warm=True, seed=0, say=lambda _: None)
 
 
@@ -265,6 +267,26 @@ def test_many_epochs_on_sixteen_crops_are_learned_by_heart(particles: ParticleSe
     assert "overfitting to the labeled set" in line
     assert "fewer --epochs" in line
     assert run.info["troubles"] == [{"when": "end", "line": line.removeprefix("ae: ")}]
+
+
+def test_a_training_that_loses_what_it_had_gained_has_fallen_back() -> None:
+    line = fell_back([225.0, 102.3, 89.9, 101.5, 82.9], [0.3, 1.0, 1.0, 1.0, 1.0]) or ""
+    assert line.startswith("training fell back in epoch 4: its reconstruction error rose from 89.9 to 101.5 nats")
+    assert "--clip-norm" in line
+    assert fell_back([225.0, 102.3, 89.9, 91.0, 82.9], [0.3, 1.0, 1.0, 1.0, 1.0]) is None, "1.1 of 135"
+    assert fell_back([225.0, 89.9, 101.5, 82.9], [0.3, 0.6, 1.0, 1.0]) is None, "the KL came in"
+    # of the Gaussian likelihood errors are below zero, and only what was gained says what a loss is
+    below = fell_back([500.0, -3000.0, -2500.0, -2700.0, -3100.0], [1.0] * 5) or ""
+    assert "in epoch 3: its reconstruction error rose from -3,000.0 to -2,500.0" in below
+    assert fell_back([500.0], [1.0]) is fell_back([500.0, 510.0], [1.0, 1.0]) is None
+
+
+def test_the_curves_are_read_at_the_end(watch: Watch) -> None:
+    pd.DataFrame({"train_reconstruction": [90.0, 50.0, 70.0, 49.0], "kl_weight": 1.0}).to_csv(
+        watch.run.path / "metrics.csv"
+    )
+    watch.judge(Autoencoder("vae", 4, 16, "gaussian"))
+    assert "fell back in epoch 3" in str(watch.run.info["troubles"])
 
 
 def test_an_epochs_trouble_is_kept_while_it_trains_and_not_said(watch: Watch) -> None:
