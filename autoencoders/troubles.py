@@ -21,7 +21,8 @@ is a shift of about one standard deviation of what crops differ by. Sound traini
 FELL_BACK = 0.05
 """Rise of an epoch's mean reconstruction error above the best before, as a share of what training had gained by then.
 Sound trainings have 0; a planar VAE that had not caught up six epochs later 0.09."""
-_FULL = 0.999  # mean KL weight of an epoch; one that ends its rise in the middle has less
+FULL_KL = 0.999
+"""Mean KL weight of an epoch from which the KL is what it will be; an epoch in which its rise ends has less."""
 _SURE = 3.0  # standard deviations that such a share must be from 0.5, so that few crops raise no alarm
 
 
@@ -128,13 +129,11 @@ def fell_back(reconstruction: Sequence[float], kl_weight: Sequence[float]) -> st
     """
     worst, found = FELL_BACK, None
     for epoch in range(1, len(reconstruction)):
-        before = [
-            value for value, weight in zip(reconstruction[:epoch], kl_weight[:epoch], strict=True) if weight > _FULL
-        ]
-        gained = reconstruction[0] - min(before, default=math.inf)
-        rise = (reconstruction[epoch] - min(before)) / gained if gained > 0 else 0.0
-        if rise > worst:
-            worst, found = rise, (epoch + 1, min(before), reconstruction[epoch])
+        before = zip(reconstruction[:epoch], kl_weight[:epoch], strict=True)
+        best = min((value for value, weight in before if weight > FULL_KL), default=math.inf)
+        gained, lost = reconstruction[0] - best, reconstruction[epoch] - best
+        if gained > 0 and lost > worst * gained:
+            worst, found = lost / gained, (epoch + 1, best, reconstruction[epoch])
     if found is None:
         return None
     epoch, best, now = found

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from autoencoders.losses import active_units
 from autoencoders.models import Autoencoder
 from autoencoders.troubles import (
+    FULL_KL,
     collapsed,
     diverged,
     drowned,
@@ -110,7 +111,7 @@ class Watch(Callback):
         net = pl_module.net
         assert isinstance(net, Autoencoder)
         lines = [diverged(self.loss)]
-        if net.kind != "ae" and logged["kl_weight"] > 0.999:  # before, the KL is not yet what it will be
+        if net.kind != "ae" and logged["kl_weight"] > FULL_KL:
             lines.append(_collapsed(net, logged["val_kl"], int(logged["active_units"])))
         self._keep(f"epoch {trainer.current_epoch + 1}", lines)
 

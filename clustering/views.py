@@ -75,12 +75,11 @@ def comparable_scalars(table: pd.DataFrame, kept: Kept) -> list[str]:
     weight = _class_shares(table.loc[is_core, "particle_id"], table.loc[is_labeled, "particle_id"], kept)
     weight = weight if weight.any() else np.ones(len(weight))  # no class in common
     of_core, of_labeled = ~core.all(axis=1), ~labeled.all(axis=1)
-    if of_core.mean() < 1 - MOST_MISSING:
+    labeled_have = np.average(of_labeled, weights=weight) if len(weight) else 1.0
+    if min(of_core.mean(), labeled_have) < 1 - MOST_MISSING:
         return []
     if not len(weight):
         return list(COMPARED)
-    if np.average(of_labeled, weights=weight) < 1 - MOST_MISSING:
-        return []
     weight = weight[of_labeled]
     core_share, labeled_share = core[of_core].mean(axis=0), np.average(labeled[of_labeled], axis=0, weights=weight)
     n_core, n_labeled = of_core.sum(), weight.sum() ** 2 / (weight**2).sum()  # Kish: as good as so many of equal weight
