@@ -1,6 +1,5 @@
 """The known troubles of training, each told in one line with the flag that mends it, or None where all is well."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -120,25 +119,29 @@ def diverged(loss: float) -> str | None:
     return f"training diverged: the loss is {loss}; give a lower --lr"
 
 
-def fell_back(reconstruction: Sequence[float], kl_weight: Sequence[float]) -> str | None:
+def fell_back(reconstruction: Sequence[float], kl_weight: Sequence[float], gradient: Sequence[float]) -> str | None:
     """A training that lost on the way what it had gained: too long a step, mostly where the learning rate is highest.
 
     Args:
         reconstruction: nats an image of the training crops, of each epoch.
         kl_weight: of each epoch; while the KL still comes in, a reconstruction may become worse.
+        gradient: mean norm of each epoch. Half as much again as before the fall is a good --clip-norm: in a sound
+            training nearly all are shorter.
     """
     worst, found = FELL_BACK, None
     for epoch in range(1, len(reconstruction)):
-        before = zip(reconstruction[:epoch], kl_weight[:epoch], strict=True)
-        best = min((value for value, weight in before if weight > FULL_KL), default=math.inf)
-        gained, lost = reconstruction[0] - best, reconstruction[epoch] - best
+        before = [row for row in range(epoch) if kl_weight[row] > FULL_KL]
+        best = min(before, key=lambda row: reconstruction[row], default=0)
+        gained, lost = (reconstruction[row] - reconstruction[best] for row in (0, epoch))
         if gained > 0 and lost > worst * gained:
-            worst, found = lost / gained, (epoch + 1, best, reconstruction[epoch])
+            worst, found = lost / gained, (best, epoch)
     if found is None:
         return None
-    epoch, best, now = found
-    return (f"training fell back in epoch {epoch}: its reconstruction error rose from {best:,.1f} to {now:,.1f} nats; "
-            "see whether it has caught up, or give --clip-norm, or a lower --lr")  # fmt: skip
+    was, became = (f"{reconstruction[row]:,.1f}" for row in found)
+    norm = 1.5 * gradient[found[0]]
+    clip = f"--clip-norm {norm:.{0 if norm > 10 else 2}f}"
+    return (f"training fell back in epoch {found[1] + 1}: its reconstruction error rose from {was} to {became} nats; "
+            f"see whether it has caught up, or give {clip}, or a lower --lr")  # fmt: skip
 
 
 def redrawn_worse(seen: torch.Tensor, unseen: torch.Tensor) -> float:

@@ -35,6 +35,8 @@ MOST = 512
 """Crops of each role that are looked at before training: 1,024 in all."""
 COMPARED = 256
 """Crops of each role and split that are compared after it: a share of pairs is then known to 0.03."""
+EVERY = 10
+"""Steps of an epoch from one gradient that is measured to the next."""
 _ROLES = ("labeled", "core")
 
 
@@ -101,6 +103,16 @@ class Watch(Callback):
         self._keep("start", self._before(net))
         self._tell(net.kind)
 
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """How long the gradients are, before any is shortened."""
+        step = trainer.global_step % max(1, int(trainer.num_training_batches))  # the first of each epoch is measured
+        if ranks.first() and step % EVERY == 0:
+            gradients = [part.grad for part in pl_module.parameters() if part.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            pl_module.log("gradient_norm", norm, on_step=False, on_epoch=True, batch_size=1)
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Read the curves; kept, not said, because the progress bar is there."""
         if not ranks.first():
@@ -156,7 +168,7 @@ class Watch(Callback):
 
     def _fell_back(self) -> str | None:
         curves = pd.read_csv(self.run.path / "metrics.csv")
-        return fell_back(curves["train_reconstruction"].tolist(), curves["kl_weight"].tolist())
+        return fell_back(*(curves[name].tolist() for name in ("train_reconstruction", "kl_weight", "gradient_norm")))
 
     def _drowned(self, net: Autoencoder) -> str | None:
         if net.kind == "ae" or net.variance is None:

@@ -165,7 +165,9 @@ def test_a_loss_that_is_no_number_is_divergence() -> None:
 def watch(particles: ParticleSet, common: RunSettings) -> Watch:
     with started("vae", DATA, common, particles.identity) as run:
         train, val = (particles.training_positions(split, with_labeled=True) for split in ("train", "val"))
-        pd.DataFrame({"train_reconstruction": [90.0], "kl_weight": 1.0}).to_csv(run.path / "metrics.csv")
+        pd.DataFrame({"train_reconstruction": [90.0], "kl_weight": 1.0, "gradient_norm": 5.0}).to_csv(
+            run.path / "metrics.csv"
+        )
         return Watch(run, particles, train, val, warm=True, seed=0, say=lambda _: None)
 
 
@@ -270,21 +272,42 @@ def test_many_epochs_on_sixteen_crops_are_learned_by_heart(particles: ParticleSe
 
 
 def test_a_training_that_loses_what_it_had_gained_has_fallen_back() -> None:
-    line = fell_back([225.0, 102.3, 89.9, 101.5, 82.9], [0.3, 1.0, 1.0, 1.0, 1.0]) or ""
+    norms, full = [900.0, 200.0, 96.0, 300.0, 80.0], [0.3, 1.0, 1.0, 1.0, 1.0]
+    line = fell_back([225.0, 102.3, 89.9, 101.5, 82.9], full, norms) or ""
     assert line.startswith("training fell back in epoch 4: its reconstruction error rose from 89.9 to 101.5 nats")
-    assert "--clip-norm" in line
-    assert fell_back([225.0, 102.3, 89.9, 91.0, 82.9], [0.3, 1.0, 1.0, 1.0, 1.0]) is None, "1.1 of 135"
-    assert fell_back([225.0, 89.9, 101.5, 82.9], [0.3, 0.6, 1.0, 1.0]) is None, "the KL came in"
+    assert "give --clip-norm 144," in line
+    assert fell_back([225.0, 102.3, 89.9, 91.0, 82.9], full, norms) is None, "1.1 of 135"
+    assert fell_back([225.0, 89.9, 101.5, 82.9], [0.3, 0.6, 1.0, 1.0], norms) is None, "the KL came in"
     # of the Gaussian likelihood errors are below zero, and only what was gained says what a loss is
-    below = fell_back([500.0, -3000.0, -2500.0, -2700.0, -3100.0], [1.0] * 5) or ""
+    below = fell_back([500.0, -3000.0, -2500.0, -2700.0, -3100.0], [1.0] * 5, [0.5] * 5) or ""
     assert "in epoch 3: its reconstruction error rose from -3,000.0 to -2,500.0" in below
-    assert fell_back([500.0], [1.0]) is fell_back([500.0, 510.0], [1.0, 1.0]) is None
+    assert "give --clip-norm 0.75," in below
+    assert fell_back([500.0], [1.0], [1.0]) is fell_back([500.0, 510.0], [1.0, 1.0], [1.0, 1.0]) is None
+
+
+class Measured(torch.nn.Linear):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 1)
+        self.logged: list[float] = []
+
+    def log(self, name: str, value: torch.Tensor, **_: Any) -> None:
+        assert name == "gradient_norm"
+        self.logged.append(float(value))
+
+
+def test_gradients_are_measured_every_tenth_step(watch: Watch) -> None:
+    module = Measured()
+    for step in range(40):  # of two epochs
+        module.weight.grad, module.bias.grad = torch.tensor([[3.0, 0.0]]) * (step + 1), torch.tensor([4.0]) * (step + 1)
+        watch.on_before_optimizer_step(SimpleNamespace(global_step=step, num_training_batches=25), module, None)  # type: ignore[arg-type]
+    assert module.logged == [5.0, 55.0, 105.0, 130.0, 180.0]
 
 
 def test_the_curves_are_read_at_the_end(watch: Watch) -> None:
-    pd.DataFrame({"train_reconstruction": [90.0, 50.0, 70.0, 49.0], "kl_weight": 1.0}).to_csv(
-        watch.run.path / "metrics.csv"
-    )
+    curves = pd.DataFrame({"train_reconstruction": [90.0, 50.0, 70.0, 49.0], "kl_weight": 1.0, "gradient_norm": 5.0})
+    curves.to_csv(watch.run.path / "metrics.csv")
     watch.judge(Autoencoder("vae", 4, 16, "gaussian"))
     assert "fell back in epoch 3" in str(watch.run.info["troubles"])
 
