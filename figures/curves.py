@@ -142,7 +142,9 @@ def _accuracy(axes: Axes, metrics: pd.DataFrame) -> None:
 
 def _kl(axes: Axes, metrics: pd.DataFrame) -> None:
     _lines(axes, metrics, {"train_kl": ("train", _TRAIN, "-"), "val_kl": ("validation", _VAL, "-")})
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    low, high = axes.get_ylim()
+    low = min(0.0, low)
+    axes.set_ylim(low, high + 0.05 * (high - low))  # the curves' own margin is small beside the way down to 0
     if has_any(metrics, ["kl_weight"]):
         right = axes.twinx()
         _lines(right, metrics, {"kl_weight": ("weight (right axis)", _OTHER, "--")})
