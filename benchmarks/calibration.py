@@ -104,6 +104,7 @@ def _ranked(seed: int, planted: int, settings: Settings) -> Core:
         known=rows.loc[rows["label"].notna() & (rows["split"] == "test"), "particle_id"],
         reference=rows.loc[rows["label"].notna() & (rows["split"] == "train"), "particle_id"],
         predicted=predicted,
+        label=rows.set_index("particle_id")["label"],
     )
     core, known, _ = scalar_scores(rows, COMPARED, kept, OutlierSettings(), seed)
     views = {"scalars": core}

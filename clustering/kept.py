@@ -1,9 +1,12 @@
 """Who is judged, who is known, who was learned from: ids, for every view alike."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
+
+from clustering.mixture import class_shares
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,8 @@ class Kept:
     """Ids of labeled particles that were learned from: what a core is compared with besides itself."""
     predicted: pd.Series | None
     """The classifier's class by id, where there is a classifier."""
+    label: pd.Series | None = None
+    """The true class of labeled particles by id; needed where there is a classifier."""
     fitted: pd.Series | None = None
     """Ids of the core particles that maps, groups and neighbors are fitted on; None for all."""
 
@@ -26,6 +31,19 @@ class Kept:
         """Particles to place and to score, each counted."""
         to_place = 0 if self.fitted is None else len(self.core) - len(self.fitted)
         return to_place + len(self.core) + len(self.known)
+
+    def weights(self, ids: pd.Series) -> np.ndarray:
+        """How much labeled particles count, so that they have the classes of the core: (M,) ids -> (M,)."""
+        if self.predicted is None or self.label is None or not len(ids):
+            return np.ones(len(ids))
+        labels = self.label.loc[ids].astype("string")
+        return labels.map(self._shares / labels.value_counts(normalize=True)).to_numpy(dtype=float)
+
+    @cached_property
+    def _shares(self) -> pd.Series:
+        assert self.predicted is not None
+        assert self.label is not None
+        return class_shares(self.predicted.loc[self.core], self.predicted.loc[self.known], self.label.loc[self.known])
 
     def is_fitted(self, ids: pd.Series) -> np.ndarray:
         """(N,) ids of the core -> (N,) bool."""

@@ -138,7 +138,8 @@ def _kept(particles: ParticleSet, runs: Sequence[Run], how: ClusteringSettings, 
     # val and test labels stay out: a reference must not depend on what judges the model
     learned = rows[(rows["role"] == "labeled") & (rows["split"] == "train")]
     reference = learned.loc[stratified(learned["label"], how.fit_sample, common.seed), "particle_id"]
-    return Kept(core, known, reference, predicted, _fitted(core, rows, predicted, how.fit_sample, common.seed))
+    fitted = _fitted(core, rows, predicted, how.fit_sample, common.seed)
+    return Kept(core, known, reference, predicted, rows.set_index("particle_id")["label"], fitted)
 
 
 def refuse_unknown_classes(drop: Sequence[str], classes: Sequence[str]) -> None:

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
 
-from clustering.calibration import class_weights
 from clustering.excess import FOLDS, Excess, enough, excess
 from clustering.kept import Kept, split_scores
 from clustering.outliers import OutlierSettings, latent_scores
@@ -72,7 +71,7 @@ def comparable_scalars(table: pd.DataFrame, kept: Kept) -> list[str]:
     is_labeled = is_known | is_reference
     lacking = ~np.isfinite(table[list(COMPARED)].to_numpy(dtype=np.float64, na_value=np.nan))
     core, labeled = lacking[is_core], lacking[is_labeled]
-    weight = _class_shares(table.loc[is_core, "particle_id"], table.loc[is_labeled, "particle_id"], kept)
+    weight = kept.weights(table.loc[is_labeled, "particle_id"])
     weight = weight if weight.any() else np.ones(len(weight))  # no class in common
     of_core, of_labeled = ~core.all(axis=1), ~labeled.all(axis=1)
     labeled_have = np.average(of_labeled, weights=weight) if len(weight) else 1.0
@@ -134,19 +133,10 @@ def _scored(vectors: Latents, kept: Kept, how: OutlierSettings, seed: int) -> Sc
 
 
 def _excess(vectors: Latents, kept: Kept, trees: int, seed: int) -> Excess | None:
-    """With the labeled ones weighted to the mixture of predicted classes that the core has; None of too few."""
+    """With the labeled ones weighted to the mixture of classes that the core has; None of too few."""
     core, known, reference = (vectors.where(rows) for rows in _who(vectors.index, kept))
     fitted = kept.is_fitted(core.index["particle_id"])
-    mine, *theirs = (who.index["particle_id"] for who in (core, known, reference))
-    weights = (_class_shares(mine, theirs[0], kept), _class_shares(mine, theirs[1], kept))
+    weights = (kept.weights(known.index["particle_id"]), kept.weights(reference.index["particle_id"]))
     if fitted.sum() < FOLDS or not enough(weights[1]):
         return None
     return excess(core.z, known.z, reference.z, weights, fitted, trees, seed)
-
-
-def _class_shares(core: pd.Series, labeled: pd.Series, kept: Kept) -> np.ndarray:
-    """How much each labeled particle (ids) counts, so that they have the core's mixture of predicted classes."""
-    if kept.predicted is None:
-        return np.ones(len(labeled))
-    of_labeled = kept.predicted.loc[labeled]
-    return of_labeled.map(class_weights(kept.predicted.loc[core], of_labeled)).to_numpy(dtype=float)

@@ -10,7 +10,6 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
 from clustering import views
-from clustering.calibration import class_weights
 from clustering.excess import excess
 from clustering.kept import Kept
 from clustering.outliers import OutlierSettings, knn_distance
@@ -53,7 +52,7 @@ def who(particles: ParticleSet, predicted: bool = True) -> Kept:
     ids = rows["particle_id"]
     said = pd.Series(rows["truth"].where(rows["truth"] != "new", "dust").to_numpy(), index=ids) if predicted else None
     core, test = rows["role"] == "core", rows["split"] == "test"
-    return Kept(ids[core], ids[test], ids[~core & ~test], said)
+    return Kept(ids[core], ids[test], ids[~core & ~test], said, rows.set_index("particle_id")["label"])
 
 
 def test_the_components_are_those_of_what_was_learned_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,8 +92,8 @@ def test_the_excess_is_of_the_scalars_weighted_to_the_cores_mixture(tmp_path: Pa
         rows["particle_id"].isin(ids).to_numpy() for ids in (kept.core, kept.known, kept.reference)
     )
     z = normalized_scalars(rows, core | reference)
-    said = kept.predicted.loc[rows["particle_id"]]
-    weights = [said[who].map(class_weights(said[core], said[who])).to_numpy(float) for who in (known, reference)]
+    weights = [kept.weights(rows.loc[who, "particle_id"]) for who in (known, reference)]
+    assert all(weight.std() > 0 for weight in weights)
     expected = excess(
         z[core], z[known], z[reference], (weights[0], weights[1]), np.ones(core.sum(), bool), HOW.trees, 0
     )
@@ -214,7 +213,7 @@ def test_of_a_particle_without_scalars_they_say_nothing(tmp_path: Path) -> None:
         assert scores.drop(columns="particle_id").isna().all(axis=1).to_numpy().nonzero()[0].tolist() == missing
     gone = rows[~blank].reset_index(drop=True)
     ids = (kept.core, kept.known, kept.reference)
-    left = Kept(*(some[some.isin(gone["particle_id"])] for some in ids), kept.predicted)
+    left = Kept(*(some[some.isin(gone["particle_id"])] for some in ids), kept.predicted, kept.label)
     alone, _, _ = scalar_scores(gone, COMPARED, left, HOW, 0)
     pd.testing.assert_frame_equal(mine.dropna().reset_index(drop=True), alone, check_dtype=False)
 
