@@ -36,8 +36,10 @@ class Kept:
         """How much labeled particles count, so that they have the classes of the core: (M,) ids -> (M,)."""
         if self.predicted is None or self.label is None or not len(ids):
             return np.ones(len(ids))
-        labels = self.label.loc[ids].astype("string")
-        return labels.map(self._shares / labels.value_counts(normalize=True)).to_numpy(dtype=float)
+        labels = self.label.loc[ids].to_numpy(dtype=object)
+        among = pd.Series(labels).value_counts(normalize=True)
+        weight = self._shares.reindex(among.index, fill_value=0.0) / among  # of a class that was dropped, nothing
+        return weight.loc[labels].to_numpy(dtype=float)
 
     @cached_property
     def _shares(self) -> pd.Series:

@@ -65,4 +65,6 @@ def test_labeled_particles_weigh_as_the_core_has_them() -> None:
     np.testing.assert_allclose(kept.weights(known), [1.8, 0.2], atol=2e-3)
     np.testing.assert_allclose(kept.weights(reference), [0.1 / 0.75, 0.1 / 0.75, 0.9 / 0.25, 0.1 / 0.75], atol=5e-3)
     assert kept.weights(known[:0]).shape == (0,)
+    dropped = Kept(core, known[:1], reference, said, pd.concat([labels[:5], pd.Series({"f": "pollen"})]))
+    assert dropped.weights(reference)[3] == 0, "a class that neither core nor held-back particles have"
     np.testing.assert_array_equal(Kept(core, known, reference, None, labels).weights(known), [1, 1])
