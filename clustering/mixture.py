@@ -25,7 +25,7 @@ def class_shares(core: pd.Series, known: pd.Series, labels: pd.Series) -> pd.Ser
         By class; the sum is 1.
     """
     called, known, labels = (of.astype("string").reset_index(drop=True) for of in (core, known, labels))
-    classes = sorted({*called, *known, *labels})
+    classes = sorted({*called.unique(), *known.unique(), *labels.unique()})
     counts = pd.crosstab(known, labels).reindex(index=classes, columns=classes, fill_value=0).to_numpy(dtype=float)
     counts = counts + _FAINT * np.eye(len(classes))
     errors = counts / counts.sum(axis=0)  # (called, true)

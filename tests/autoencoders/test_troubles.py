@@ -1,7 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -298,10 +298,10 @@ class Measured(torch.nn.Linear):
 
 
 def test_gradients_are_measured_every_tenth_step(watch: Watch) -> None:
-    module = Measured()
+    module, hook = Measured(), cast(Any, watch.on_before_optimizer_step)
     for step in range(40):  # of two epochs
         module.weight.grad, module.bias.grad = torch.tensor([[3.0, 0.0]]) * (step + 1), torch.tensor([4.0]) * (step + 1)
-        watch.on_before_optimizer_step(SimpleNamespace(global_step=step, num_training_batches=25), module, None)  # type: ignore[arg-type]
+        hook(SimpleNamespace(global_step=step, num_training_batches=25), module, None)
     assert module.logged == [5.0, 55.0, 105.0, 130.0, 180.0]
 
 
