@@ -17,10 +17,10 @@ from encoders.two_branch import KIND, TwoBranchTraining
 from particles.loader import class_numbers
 from particles.measures import has_scalars
 from particles.scalars import SCALARS
-from particles.sets import ParticleSet, squares_of
+from particles.sets import ParticleSet, measured_by, squares_of
 from particles.table import read_parquet, write_parquet
 from provenance.errors import UserError
-from provenance.files import read_json, replacing, write_json
+from provenance.files import replacing, write_json
 from provenance.run import Run, RunSettings
 
 
@@ -90,8 +90,7 @@ def packing_of(folder: Path) -> dict[str, Any]:
         `fit`, `mean_correction`; `in_um`: whether every scalar is in µm, or some in px for want of a scale;
         `scalars_by`: who measured them.
     """
-    info = read_json(folder / "set.json")
-    return {**squares_of(folder), "in_um": info["in_um"], "scalars_by": info["scalars_by"]}
+    return squares_of(folder) | measured_by(folder)
 
 
 def _drawn(particles: ParticleSet, what: TwoBranchSettings, seed: int) -> pd.DataFrame:

@@ -154,7 +154,7 @@ def open_set(settings: DataSettings, common: RunSettings, say: Callable[[str], N
         folder=folders[0],
         oriented=infos[0]["oriented"],
         squares=squares_of(folders[0]),
-        scalars={name: infos[0].get(name) for name in ("scalars_by", "in_um")},
+        scalars=measured_by(folders[0]),
         core_folder=folders[1] if settings.core else None,
     )
 
@@ -163,6 +163,12 @@ def squares_of(folder: Path) -> dict[str, Any]:
     """How the crops of a packed set became squares: `fit`, `mean_correction`."""
     settings = read_json(folder / "set.json")["settings"]
     return {name: settings[name] for name in ("fit", "mean_correction")}
+
+
+def measured_by(folder: Path) -> dict[str, Any]:
+    """Who measured the scalars of a packed set, and whether all are in µm: `scalars_by`, `in_um`."""
+    info = read_json(folder / "set.json")
+    return {name: info.get(name) for name in ("scalars_by", "in_um")}
 
 
 def refuse_other_squares(model: str, learned: Mapping[str, Any], given: Mapping[str, Any]) -> None:

@@ -9,6 +9,8 @@ import pytest
 from benchmarks import mnist_digits, troubles
 from encoders.fit import FitSettings
 from provenance.errors import UserError
+from provenance.files import write_json
+from provenance.settings import plain
 
 
 def test_digits_are_judged_again_with_other_settings_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,8 +27,8 @@ def test_digits_are_judged_again_with_other_settings_only(tmp_path: Path, monkey
     settings = mnist_digits.Settings(digits=(3,), work_dir=tmp_path)
     with pytest.raises(StoppedError):
         mnist_digits._judged(3, settings)
-    rows, how = [{"latent": "vae", "digit": 3}], mnist_digits.plain(replace(settings, digits=(), work_dir=Path()))
-    mnist_digits.write_json(tmp_path / "without-3-0" / "rows.json", {"settings": how, "rows": rows})
+    rows, how = [{"latent": "vae", "digit": 3}], plain(replace(settings, digits=(), work_dir=Path()))
+    write_json(tmp_path / "without-3-0" / "rows.json", {"settings": how, "rows": rows})
     assert mnist_digits._judged(3, replace(settings, digits=(1, 3))) == rows
     assert len(asked) == 1
     with pytest.raises(StoppedError):
