@@ -13,6 +13,7 @@ from clustering.excess import TOO_DIFFERENT
 from clustering.kept import Kept
 from clustering.latent import ClusteringSettings, cluster_latent
 from clustering.likeness import write_likeness
+from clustering.maps import FEWEST_POINTS
 from clustering.parts import HERE
 from clustering.sampling import stratified
 from clustering.verdict import UNUSUAL, write_consensus
@@ -51,13 +52,18 @@ class Settings:
 def main(settings: Settings) -> None:
     """Cluster, map and score the latents of a core."""
     refuse_contradiction(settings.where)
+    _refuse_unknown(settings.latent)
     marks = read_marks(settings.marks) if settings.marks else None  # a wrong file is said before minutes of work
     particles = open_set(settings.data, settings.common)
+    refuse_small_core(particles)
     runs = find_latents(settings.latent, particles, settings.common)
-    clustered, _ = run_clustering(particles, runs, settings, settings.clustering, settings.common, settings.where)
+    clustered, consensus = run_clustering(
+        particles, runs, settings, settings.clustering, settings.common, settings.where
+    )
     if marks is not None:
         core = read_parquet(clustered[0].path / "clusters.parquet")["particle_id"]  # without what was dropped
         write_likeness(marks, particles, core, runs, settings, settings.common)
+    print(f"ranked: {consensus.path / 'outliers.parquet'}")
     print(f"pictures: python figures/draw.py {flags_of(settings.data, settings.common)}".rstrip())
 
 
@@ -67,11 +73,15 @@ def find_latents(latent: str, particles: ParticleSet, common: RunSettings) -> li
     Raises:
         UserError: an unknown latent, or one that has not been trained on this data.
     """
-    kind = latent.partition("/")[0]
-    if kind != "all" and kind not in LATENTS:
-        raise UserError(f"--latent {latent}: no such latent; there are {', '.join(LATENTS)} and all")
-    specs = _every_latent(particles, common) if kind == "all" else [latent]
+    _refuse_unknown(latent)
+    specs = _every_latent(particles, common) if latent == "all" else [latent]
     return [find(spec, common.work, "z.npy", particles.fingerprint) for spec in specs]
+
+
+def _refuse_unknown(latent: str) -> None:
+    kind = latent.partition("/")[0]
+    if latent != "all" and kind not in LATENTS:
+        raise UserError(f"--latent {latent}: no such latent; there are {', '.join(LATENTS)} and all")
 
 
 def _every_latent(particles: ParticleSet, common: RunSettings) -> list[str]:
@@ -140,6 +150,18 @@ def _kept(particles: ParticleSet, runs: Sequence[Run], how: ClusteringSettings, 
     reference = learned.loc[stratified(learned["label"], how.fit_sample, common.seed), "particle_id"]
     fitted = _fitted(core, rows, predicted, how.fit_sample, common.seed)
     return Kept(core, known, reference, predicted, rows.set_index("particle_id")["label"], fitted)
+
+
+def refuse_small_core(particles: ParticleSet) -> None:
+    """Raise a UserError for a core that is too small for any map, which nobody wants to hear after a training."""
+    rows = particles.table
+    core = rows[rows["role"] == "core"]
+    if len(core) >= FEWEST_POINTS:
+        return
+    way_out = "give a larger core"
+    if particles.classes and core["split"].eq("test").all():
+        way_out += ", or --no-use-labels to search all that is there and not the test split alone"
+    raise UserError(f"{particles.name}: {len(core)} particle(s) to search, {FEWEST_POINTS} are needed; {way_out}")
 
 
 def refuse_unknown_classes(drop: Sequence[str], classes: Sequence[str]) -> None:

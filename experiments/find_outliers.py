@@ -8,7 +8,7 @@ from typing import Any
 
 from autoencoders.chain import ChainSettings, train_models
 from autoencoders.train import AutoencoderSettings
-from clustering.run import ClusteringSettings, refuse_unknown_classes, run_clustering
+from clustering.run import ClusteringSettings, refuse_small_core, refuse_unknown_classes, run_clustering
 from encoders.fit import FitSettings
 from encoders.launch import led
 from figures.draw import draw_all
@@ -39,7 +39,8 @@ def main(settings: Settings) -> Path:
     begun = time.perf_counter()
     particles = open_set(settings.data, settings.common)
     print(describe(particles))
-    refuse_unknown_classes(settings.clustering.drop_class, particles.classes)  # before the models take their time
+    refuse_small_core(particles)  # before the models take their time
+    refuse_unknown_classes(settings.clustering.drop_class, particles.classes)
     runs = train_models(LATENTS, particles, settings, settings.chain, settings.common)
     clustered, consensus = run_clustering(particles, runs, settings, settings.clustering, settings.common)
     defaults, flags = plain(Settings()), flags_of(settings.data, settings.common)
@@ -48,6 +49,8 @@ def main(settings: Settings) -> Path:
         path = run.path / "summary.json"
         seconds = time.perf_counter() - begun
         write_json(path, summary(particles, clustered, consensus, pictures, settings.common.work, seconds))
+    print(f"the strangest as a list: {pictures[0].with_name('outliers.csv')}")
+    print(f"all of them, ranked: {consensus.path / 'outliers.parquet'}")
     print(f"pictures: {pictures[0].parent}")
     print(path)
     return path
@@ -80,6 +83,7 @@ def summary(
         "seconds": seconds,
         "latents": latents,
         "consensus": consensus.results,
+        "ranking": str((consensus.path / "outliers.parquet").relative_to(work)),
         "figures": [str(p.relative_to(work)) for p in pictures],
     }
 

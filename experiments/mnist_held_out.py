@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from autoencoders.chain import ChainSettings, train_models
 from autoencoders.train import AutoencoderSettings
-from clustering.run import ClusteringSettings, run_clustering
+from clustering.run import ClusteringSettings, refuse_small_core, run_clustering
 from encoders.fit import FitSettings
 from figures.draw import draw_all
 from particles.sets import DataSettings, open_set
@@ -47,6 +47,7 @@ def main(settings: Settings) -> Path:
     if not settings.data.held_out:
         raise UserError("--held-out names no digit: give one or more, for example --held-out 2 6")
     particles = open_set(settings.data, settings.common)
+    refuse_small_core(particles)
     wanted = LATENTS if settings.latent == "all" else (settings.latent,)
     runs = train_models(wanted, particles, settings, settings.chain, settings.common)
     clustered, consensus = run_clustering(particles, runs, settings, settings.clustering, settings.common)

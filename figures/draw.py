@@ -13,6 +13,7 @@ from figures.explorer import write_explorer
 from figures.explorer_runs import exploration
 from figures.finished import classes_of, parents_of, pictures_folder, predicted_classes, view_of
 from figures.report import write_report
+from figures.spreadsheet import write_list
 from particles.measures import has_scalars
 from particles.sets import DataSettings, ParticleSet, open_set
 from particles.table import read_parquet
@@ -75,6 +76,7 @@ def draw_all(
     with progress() as bars:
         bar = bars.add_task("drawing", total=len(runs) + len(clustered) + 3)
         drawn = [gallery.outlier_sheet(particles, ranked, folder, len(clustered))]
+        drawn.append(write_list(particles, ranked, predicted, folder))
         bars.advance(bar)
         for run in runs:
             drawn += _training_pictures(run, folder, particles)

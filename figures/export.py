@@ -5,20 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import pandas as pd
-
 from figures.export_atlas import write_atlas
 from figures.export_fiftyone import write_fiftyone
 from figures.export_rows import chosen_latent, export_rows
 from figures.finished import pictures_folder
 from figures.report_results import Results, results_of
+from figures.spreadsheet import write_spreadsheet
 from particles.sets import DataSettings, open_set
 from provenance.errors import UserError
-from provenance.files import replacing
 from provenance.run import RunSettings, find
 from provenance.settings import entry
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -61,18 +57,8 @@ def main(settings: Settings) -> None:
 
 
 def write_csv(results: Results, latent: str, path: Path, most: int) -> Path:
-    """All particles of the ranking as CSV, strangest first; ids and names cannot become formulas of a spreadsheet."""
-    rows = export_rows(results, latent, len(results.ranked))
-    texts = [name for name in rows if isinstance(rows[name].dtype, pd.StringDtype) or rows[name].dtype == object]
-    safe = {name: rows[name].map(_harmless, na_action="ignore") for name in texts}
-    with replacing(path) as beside:
-        rows.assign(**safe).to_csv(beside, index=False)
-    return path
-
-
-def _harmless(value: object) -> object:
-    """Text that a spreadsheet would compute gets a quote before it, as OWASP advises."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    """All particles of the ranking as CSV, strangest first."""
+    return write_spreadsheet(export_rows(results, latent, len(results.ranked)), path)
 
 
 Write = Callable[[Results, str, Path, int], Path]

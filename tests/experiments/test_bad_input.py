@@ -56,6 +56,26 @@ def test_clustering_what_was_not_trained(tiny_set: TinySet, tmp_path: Path) -> N
     assert "`python experiments/train_vae.py --flow planar`" in last
 
 
+def test_a_core_too_small_to_search_is_said_before_any_training(tiny_set: TinySet, tmp_path: Path) -> None:
+    few = DataSettings(str(tiny_set("few", {"ash": 12, "dust": 12})), pack=QUICK)
+    common = RunSettings(work_dir=tmp_path / "work")
+    n = int((open_set(few, common).table["role"] == "core").sum())
+    assert 0 < n < 10, "the test split of twenty-four"
+    with pytest.raises(UserError, match=rf"few: {n} particle\(s\) to search, 10 are needed.*--no-use-labels"):
+        find_outliers.main(find_outliers.Settings(data=few, common=common))
+    alone = replace(few, data=str(tiny_set("alone", {"": 5})))
+    with pytest.raises(UserError, match=r"alone: 5 particle\(s\) to search, 10 are needed; give a larger core$"):
+        find_outliers.main(find_outliers.Settings(data=alone, common=common))
+    assert not (tmp_path / "work" / "runs").exists()
+
+
+def test_an_unknown_latent_is_said_before_the_set_is_packed(tiny_set: TinySet, tmp_path: Path) -> None:
+    data = DataSettings(str(tiny_set("lake", {"ash": 8})), pack=QUICK)
+    with pytest.raises(UserError, match="--latent vea: no such latent; there are classifier, ae"):
+        clustering.main(clustering.Settings("vea", data=data, common=RunSettings(work_dir=tmp_path / "work")))
+    assert not (tmp_path / "work").exists()
+
+
 MAINS = [pretrain_classifier, train_ae, train_vae, find_outliers, mnist_held_out, clustering]
 
 

@@ -60,7 +60,7 @@ def only_run(work: Path, kind: str) -> Run:
 
 
 def test_the_summary_has_the_promised_structure(summary: dict[str, Any]) -> None:
-    assert set(summary) == {"data", "n_particles", "seconds", "latents", "consensus", "figures"}
+    assert set(summary) == {"data", "n_particles", "seconds", "latents", "consensus", "ranking", "figures"}
     assert (summary["data"], summary["n_particles"]) == ("synthetic", 7 * 12 + N_CORE)
     assert 0 < summary["seconds"] < 300
     judged = {"auroc", "average_precision", "recall_at_n"}
@@ -76,6 +76,19 @@ def test_the_summary_has_the_promised_structure(summary: dict[str, Any]) -> None
         assert latent["kmeans"]["n"] == 7
         values = [v for part in latent.values() for v in part.values()]
         assert all(isinstance(value, (int, float)) for value in values)  # all truth is known here
+
+
+def test_the_ranking_is_named_and_its_list_tells_which_crop_a_particle_is(
+    done: subprocess.CompletedProcess[str], summary: dict[str, Any], work: Path
+) -> None:
+    ranked = read_parquet(work / summary["ranking"]).sort_values("rank", ignore_index=True)
+    listed = pd.read_csv(work / "figures/synthetic/outliers.csv")
+    assert str(work / summary["ranking"]) in done.stdout
+    assert str(work / "figures/synthetic/outliers.csv") in done.stdout
+    assert listed["particle_id"].tolist() == ranked["particle_id"].tolist()
+    packed = Path(only_run(work, "consensus").info["data"]["path"]) / "table.parquet"
+    images = read_parquet(packed).set_index("particle_id")["image"]
+    assert listed["image"].astype(int).tolist() == images.loc[ranked["particle_id"]].astype(int).tolist()
 
 
 def test_every_picture_is_there_and_opens(summary: dict[str, Any], work: Path) -> None:
