@@ -15,6 +15,8 @@ FOLDS = 5
 """Each particle is judged by a forest that four fifths of the others have grown."""
 LEAST_REFERENCE = 25
 """Labeled particles of equal weight (Kish) below which there is nothing to have more than."""
+NOTHING_APART = 0.5
+"""Area under the curve up to which the core has no more of anything than the labeled set."""
 TOO_DIFFERENT = 0.75
 """Area under the curve from which more than half of a core would have to be new: its labels do not fit it then."""
 
@@ -33,8 +35,8 @@ class Excess:
 
     @property
     def credible(self) -> bool:
-        """Whether what is told apart can be what is new, and is not the whole core (other optics, other dust)."""
-        return self.told_apart < TOO_DIFFERENT
+        """Whether what is told apart can be what is new: something is, and not the whole core (optics, other dust)."""
+        return NOTHING_APART < self.told_apart < TOO_DIFFERENT
 
 
 def excess(

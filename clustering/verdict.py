@@ -9,6 +9,7 @@ import pandas as pd
 from clustering.agreement import found_in
 from clustering.calibration import class_weights, conformal_p_values, discoveries, known_as_strange
 from clustering.consensus import EXCESS, consensus, consensus_of, score_weights
+from clustering.excess import NOTHING_APART
 from clustering.kept import Kept
 from clustering.metrics import outlier_metrics
 from clustering.outliers import OutlierSettings
@@ -53,9 +54,15 @@ def write_consensus(
         ranked.insert(list(ranked).index("reasons") + 1, "found_in", found)
     truth = particles.table.set_index("particle_id").loc[ranked["particle_id"], "is_outlier"].reset_index(drop=True)
     write_parquet(ranked, run.path / "outliers.parquet")
-    found_by["excess_weight"] = weights.get(EXCESS)
+    found_by["excess_weight"] = excess_weight(weights, found_by["told_apart"])
     metrics = outlier_metrics(truth, ranked["score"].to_numpy()) | _promise(ranked, truth) | found_by
     write_json(run.path / "metrics.json", metrics)
+
+
+def excess_weight(weights: dict[str, float], told_apart: float | None) -> float | None:
+    """What the excess counts: 0 where nothing is told apart, None where it is not to be believed or there is none."""
+    nothing_apart = told_apart is not None and told_apart <= NOTHING_APART
+    return 0.0 if nothing_apart else weights.get(EXCESS)
 
 
 def _look_besides(

@@ -54,6 +54,12 @@ def test_without_anything_new_the_known_are_judged_as_the_core_is() -> None:
     assert more.told_apart == pytest.approx(0.5, abs=0.04)
 
 
+def test_an_excess_is_believed_between_nothing_and_everything() -> None:
+    votes = np.zeros(1)
+    believed = [Excess(votes, votes, area).credible for area in (0.48, 0.5, 0.51, 0.74, 0.75)]
+    assert believed == [False, False, True, True, False]
+
+
 def test_another_mixture_of_known_classes_is_nothing_new() -> None:
     """Core nine tenths of one class, labeled half and half: weighted alike, nothing tells them apart."""
     rng = np.random.default_rng(2)

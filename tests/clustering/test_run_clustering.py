@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from clustering.consensus import rarity
+from clustering.consensus import EXCESS, rarity
 from clustering.groups import GroupSettings
 from clustering.kept import Kept
 from clustering.likeness import write_likeness
 from clustering.maps import MapSettings
 from clustering.outliers import knn_distance
 from clustering.run import ClusteringSettings, find_latents, run_clustering
-from clustering.verdict import calibrated
+from clustering.verdict import calibrated, excess_weight
 from particles.latents import Latents, read_latents
 from particles.measures import normalized_scalars
 from particles.pixels import PixelStore
@@ -51,7 +51,7 @@ def table(labels: bool = True) -> pd.DataFrame:
 
 def measured(particles: ParticleSet) -> ParticleSet:
     """The same set, packed with scalars; the strangers stand out by them."""
-    rng = np.random.default_rng(9)
+    rng = np.random.default_rng(2)  # of some draws the core has nothing more than the labeled, and no excess
     values = rng.normal(size=(len(particles.table), len(SCALARS)))
     values[(particles.table["truth"] == "stranger").to_numpy()] += 6
     columns = pd.DataFrame(values, columns=list(SCALARS), dtype="Float64")
@@ -113,6 +113,13 @@ def test_planted_strangers_come_first_and_blobs_are_found(tmp_path: Path) -> Non
     assert not [name for name in everything if name.startswith("scalars.")], "packed without scalars"
 
 
+def test_an_excess_that_is_none_counts_nothing_and_one_of_the_whole_core_is_not_to_be_told() -> None:
+    assert excess_weight({EXCESS: 1.5}, 0.6) == 1.5
+    assert excess_weight({}, 0.49) == 0.0
+    assert excess_weight({}, 0.8) is None
+    assert excess_weight({}, None) is None
+
+
 def test_scalars_are_one_more_view_of_the_consensus(tmp_path: Path) -> None:
     particles, common = measured(particle_set(tmp_path)), RunSettings(work_dir=tmp_path)
     runs = [latent_run(kind, particles, common, seed) for seed, kind in enumerate(("vae", "ae"))]
@@ -132,7 +139,7 @@ def test_scalars_are_one_more_view_of_the_consensus(tmp_path: Path) -> None:
     assert own == [
         "scalars.knn", "scalars.whitened", "scalars.mahalanobis", "scalars.isolation_forest", "scalars.excess",
     ]  # fmt: skip
-    assert 0.35 < consensus.results["told_apart"] < 0.65
+    assert 0.5 < consensus.results["told_apart"] < 0.65
     assert consensus.results["scalars_left_out"] == []
     assert 0 <= consensus.results["excess_weight"] <= 2
     assert of_one.results["told_apart"] is of_one.results["excess_weight"] is None
