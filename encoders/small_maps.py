@@ -44,7 +44,8 @@ class SmallMapConv2d(nn.Conv2d):
     def stands_for(conv: nn.Conv2d) -> bool:
         """Whether a convolution is as plain as those of a ResNet."""
         same = all(pair[0] == pair[1] for pair in (conv.kernel_size, conv.stride, conv.padding))
-        return same and conv.bias is None and conv.groups == 1 and conv.dilation == (1, 1) and conv.padding != "same"
+        plain = conv.bias is None and conv.groups == 1 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
+        return same and plain
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """(B, C_in, H, W) -> (B, C_out, H', W')."""

@@ -87,7 +87,7 @@ def test_trunk_learns_the_same(monkeypatch):
 @pytest.mark.parametrize(
     "changes",
     [{"bias": True}, {"groups": 2}, {"dilation": 2}, {"padding": "same"}, {"kernel_size": (3, 1), "padding": (1, 0)},
-     {"stride": (1, 2)}],
+     {"padding": "valid"}, {"stride": (1, 2)}, {"padding_mode": "reflect"}, {"padding_mode": "circular"}],
 )  # fmt: skip
 def test_what_is_not_plain_is_left_alone(changes):
     layer = conv(**changes)
