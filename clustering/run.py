@@ -28,7 +28,7 @@ from provenance.run import LATENTS, TRAINED_BY, Run, RunSettings, classifier_bes
 from provenance.settings import entry, flags_of
 
 SUSPICIOUS = 0.2
-"""If more of the core than this is unusual, it is not the core that is new but the labels that do not fit it."""
+"""If more of what has a p-value is unusual than this, it is not the core that is new but the labels that do not fit."""
 
 
 @dataclass(frozen=True)
@@ -208,8 +208,8 @@ def _show(runs: Sequence[Run]) -> None:
     m = runs[-1].results
     rows.append(["consensus", None, None, None, None, m["auroc"], m["recall_at_n"]])
     if (m["share_unusual"] or 0) > SUSPICIOUS:
-        print(f"{m['share_unusual']:.0%} of the core have p <= {UNUSUAL}: the labeled set does not look like this "
-              "core's bulk; read p-values and discoveries with care")  # fmt: skip
+        print(f"{m['share_unusual']:.0%} of the core's particles with a p-value have p <= {UNUSUAL}: the labeled set "
+              "does not look like this core's bulk; read p-values and discoveries with care")  # fmt: skip
     if m["scalars_left_out"]:
         print(f"scalars that core or labeled set has gaps in, and the other not, do not count: "
               f"{', '.join(m['scalars_left_out'])}")  # fmt: skip

@@ -101,7 +101,10 @@ def calibrated(ranked: pd.DataFrame, known: pd.DataFrame, kept: Kept) -> pd.Data
 
 
 def _promise(ranked: pd.DataFrame, truth: pd.Series) -> dict[str, float | int | None]:
-    """How many discoveries there are and, where the truth is known, the share of them that is false."""
+    """How many discoveries there are and, where the truth is known, the share of them that is false.
+
+    `share_unusual` is of the particles that have a p-value: how many of the others look unusual, nothing tells.
+    """
     found = ranked["discovery"].to_numpy()
     judged = truth[found].dropna()
     wrong = float((~judged.astype(bool)).mean()) if len(judged) else None

@@ -68,7 +68,9 @@ def unusual(results: Results) -> Evidence:
         return None
     found, share = [], float((p_values <= UNUSUAL).mean())
     if share > MUCH_UNUSUAL:
-        found.append(f"{percent(share)} of the core have p <= {UNUSUAL}, where 5 % were expected of known particles.")
+        some = len(p_values) < len(results.ranked)
+        who = f"the {len(p_values):,} of the core that have a p-value" if some else "the core"
+        found.append(f"{percent(share)} of {who} have p <= {UNUSUAL}, where 5 % were expected of known particles.")
     measured = results.consensus.results
     if measured.get("told_apart") is not None and measured["excess_weight"] is None:
         found.append(f"The scalars tell this core from the labeled set (AUC {measured['told_apart']:.2f}), more than "

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from clustering.kept import Kept
 from clustering.likeness import write_likeness
 from clustering.maps import MapSettings
 from clustering.outliers import knn_distance
-from clustering.run import ClusteringSettings, find_latents, run_clustering
+from clustering.run import ClusteringSettings, _show, find_latents, run_clustering
 from clustering.verdict import calibrated, excess_weight
 from particles.latents import Latents, read_latents
 from particles.measures import normalized_scalars
@@ -22,7 +23,7 @@ from particles.scalars import SCALARS
 from particles.sets import ParticleSet
 from particles.table import read_parquet
 from provenance.errors import UserError
-from provenance.files import read_json
+from provenance.files import read_json, write_json
 from provenance.run import Run, RunSettings, started
 
 N_KNOWN, N_CORE = 60, 120
@@ -209,6 +210,19 @@ def test_what_is_taken_for_a_class_that_was_not_held_back_is_no_discovery(tmp_pa
     assert not strangers["discovery"].any()
     assert ranked["p_value"].notna().sum() > 40, "pollen"
     assert consensus.results["share_unusual"] == (ranked["p_value"].dropna() <= 0.05).mean()
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.2, False), (0.21, True), (None, False)])
+def test_where_much_of_what_has_a_p_value_is_unusual_the_command_says_so(
+    share: float | None, said: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A class that was dropped or not held back has none: the share is not of the whole core."""
+    told: dict[str, Any] = dict.fromkeys(("auroc", "recall_at_n", "scalars_left_out", "told_apart"))
+    common = RunSettings(work_dir=tmp_path)
+    with started("consensus", HOW, common, {"name": "noise", "fingerprint": "print", "path": ""}) as run:
+        write_json(run.path / "metrics.json", told | {"share_unusual": share})
+    _show([run])
+    assert ("21% of the core's particles with a p-value have p <= 0.05" in capsys.readouterr().out) == said
 
 
 def test_a_set_without_labels_has_no_classifier_and_no_truth_to_be_judged_by(tmp_path: Path) -> None:
