@@ -77,7 +77,8 @@ def latent_scores(
     # comes in hundreds would be its own nearest neighbor.
     learned = (core.index["split"] == "train").fillna(False).to_numpy(dtype=bool)
     if not learned.any() and len(reference) == 0:
-        learned[:] = True  # nothing here was learned from: the core can only be compared with itself
+        # nothing here was learned from: the core can only be compared with itself
+        learned = np.ones(len(core.z), dtype=bool)
     learned = learned if fitted is None else learned & fitted
     bulk = np.concatenate([core.z[learned], reference.z])
     if len(bulk) < 2:

@@ -7,6 +7,7 @@ from scipy.spatial.distance import cdist
 from sklearn.covariance import LedoitWolf
 from threadpoolctl import threadpool_limits
 
+from clustering import consensus as module
 from clustering.consensus import (
     EXCESS,
     LATENT_WEIGHT,
@@ -124,6 +125,8 @@ def test_whitened_knn_ignores_directions_that_do_not_vary() -> None:
     bulk[:, 0] = np.linspace(0, 1, 60)
     found = whitened_knn_distance(bulk, bulk, 1, 32)
     np.testing.assert_allclose(found, 1 / 59 / bulk[:, 0].std(ddof=1), rtol=5e-6)  # single precision
+    bulk[:, 1:] = 1e-6 * np.random.default_rng(0).normal(size=(60, 9))
+    np.testing.assert_allclose(whitened_knn_distance(bulk, bulk, 1, 32), found, rtol=1e-4, err_msg="rounding")
 
 
 def test_knn_takes_as_many_neighbors_as_there_are() -> None:
@@ -180,6 +183,7 @@ def test_isolation_ranks_a_planted_point_first_and_is_repeatable() -> None:
     score = isolation(z, z, trees=50, seed=0)
     assert ranks(score)[17] == 1
     assert score.tobytes() == isolation(z, z, trees=50, seed=0).tobytes()
+    assert (score != isolation(z, z, trees=50, seed=1)).any()
 
 
 def test_latent_scores_rank_a_planted_outlier_first_in_each() -> None:
@@ -221,12 +225,19 @@ def test_a_novelty_that_comes_in_hundreds_is_no_neighbor_of_its_own() -> None:
     assert crowd["knn"][200:].min() < crowd["knn"][:200].max()
 
 
+def test_where_nothing_was_learned_from_the_core_is_compared_with_itself() -> None:
+    z = points(50)
+    found = latent_scores(latents(z, split="test"), latents(z[:0]), OutlierSettings(k=5, trees=5), 0)
+    np.testing.assert_allclose(found["knn"], knn_distance(z, z, 5))
+
+
 def test_rarity_is_the_share_below() -> None:
     np.testing.assert_allclose(rarity(np.array([3.0, 1.0, 2.0, 4.0])), [0.625, 0.125, 0.375, 0.875])
     np.testing.assert_allclose(rarity(np.array([1.0, 1.0, 1.0])), [0.5, 0.5, 0.5])
     score = points(50, 1)[:, 0].astype(np.float64)
     np.testing.assert_array_equal(rarity(score), rarity(np.exp(3 * score) + 7))
     np.testing.assert_allclose(rarity(-score), 1 - rarity(score))
+    np.testing.assert_allclose(rarity(np.array([-9.0, 99.0]), np.arange(10.0)), [0.05, 0.95])  # never 0 or 1
 
 
 def test_ranks_are_a_permutation_with_the_strangest_first() -> None:
@@ -271,6 +282,15 @@ def test_consensus_is_the_weighted_mean_surprise() -> None:
     ]  # fmt: skip
     assert result.loc[result["rank"] == 1, "particle_id"].tolist() == ["p7"]
     assert sorted(result["rank"]) == list(range(1, 41))
+
+
+def test_the_largest_logit_counts_twice_as_much_as_a_distance() -> None:
+    """As docs/architecture.md tells how it came by its weight."""
+    rng = np.random.default_rng(9)
+    frame = pd.DataFrame({"particle_id": [f"p{i}" for i in range(50)], "knn": rng.random(50)})
+    frame["neg_max_logit"] = rng.random(50)
+    expected = (surprise(frame["knn"]) + 2 * surprise(frame["neg_max_logit"])) / 3
+    np.testing.assert_allclose(consensus({"classifier": frame})["score"], expected)
 
 
 def test_an_unknown_latent_counts_fully() -> None:
@@ -564,6 +584,16 @@ def test_a_missing_score_takes_no_part_in_what_agrees() -> None:
     found = score_weights(consensus(gaps))
     assert found[EXCESS] > 0
     assert found == pytest.approx(whole, abs=0.4)
+
+
+def test_with_gaps_a_score_agrees_as_if_those_without_votes_were_not_there() -> None:
+    rng = np.random.default_rng(1)
+    votes = rng.random(1000)
+    score = rarity(rng.random(1000) + 0.25 * votes)
+    gap = rng.random(1000) < 0.4
+    found = module._agreement(score, rarity(np.where(gap, np.nan, votes)))
+    assert found == module._agreement(score[~gap], rarity(votes[~gap]))
+    assert 0 < found < 1
 
 
 def test_of_a_particle_that_lacks_all_that_counts_the_tables_decide() -> None:
