@@ -110,6 +110,19 @@ def test_identical_latents_agree_in_everything() -> None:
     assert same["top"] == 12, "a tenth of a small core"
 
 
+def test_of_a_large_core_the_hundred_strangest_are_compared() -> None:
+    one, other = latent(0), latent(1)
+    ids, rng = pd.Index([*IDS, *(f"q{i}" for i in range(1500 - N))]), np.random.default_rng(2)
+    for of in (one, other):
+        score = rng.normal(size=1500)
+        of["scored"] = pd.DataFrame({"score": score, "rank": ranks(score)}, index=ids)
+        of["grouped"] = pd.DataFrame(0, index=ids, columns=["kmeans", "hdbscan"])
+    shared = compared(one, other)
+    assert shared["top"] == 100
+    first = [set(of["scored"]["rank"].nsmallest(100).index) for of in (one, other)]
+    assert shared["top_overlap"][0][1] == len(first[0] & first[1]) / 100
+
+
 def test_trustworthiness_is_sklearns_and_a_map_that_was_not_made_is_left_out() -> None:
     one, other = latent(0), latent(1, tsne=False)
     other["mapped"][["umap_x", "umap_y"]] = other["vectors"][[0, 1]].to_numpy()

@@ -96,6 +96,12 @@ def test_no_discovery_where_nothing_is_strange() -> None:
     assert discoveries(np.full(4, 0.05)).all()
 
 
+def test_unasked_one_discovery_in_ten_may_be_false() -> None:
+    """Of two particles the strangest is a discovery up to half of the rate."""
+    assert discoveries(np.array([0.04, 0.9])).tolist() == [True, False]
+    assert not discoveries(np.array([0.06, 0.9])).any()
+
+
 def test_the_share_of_false_discoveries_keeps_its_promise() -> None:
     rng = np.random.default_rng(3)
     false = []

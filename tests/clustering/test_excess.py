@@ -79,6 +79,34 @@ def test_a_core_that_is_other_as_a_whole_is_not_credible() -> None:
     assert not found(drawn(rng, 300) + np.float32(2), drawn(rng, 60), drawn(rng, 300)).credible
 
 
+def test_what_is_told_apart_is_credible_up_to_where_half_of_a_core_would_be_new() -> None:
+    nobody = np.zeros(1)
+    assert [Excess(nobody, nobody, apart).credible for apart in (0.74, 0.75)] == [True, False]
+
+
+def test_the_labeled_are_told_apart_by_their_weights_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, np.ndarray] = {}
+
+    def watched(in_core: np.ndarray, votes: np.ndarray, sample_weight: np.ndarray) -> float:
+        seen.update(core=sample_weight[in_core == 1], reference=sample_weight[in_core == 0])
+        return float(roc_auc_score(in_core, votes, sample_weight=sample_weight))
+
+    monkeypatch.setattr("clustering.excess.roc_auc_score", watched)
+    rng = np.random.default_rng(7)
+    core, known, reference = drawn(rng, 60), drawn(rng, 20), drawn(rng, 80)
+    weights = np.ones(20), np.repeat([1.8, 0.2], 40)
+    excess(core, known, reference, weights, np.ones(60, bool), 5, 0)
+    np.testing.assert_array_equal(seen["core"], np.ones(60))
+    np.testing.assert_allclose(seen["reference"], weights[1])  # 80 in all, as core and known are
+
+
+def test_another_seed_grows_other_forests() -> None:
+    rng = np.random.default_rng(8)
+    given = drawn(rng, 60), drawn(rng, 20), drawn(rng, 80), (np.ones(20), np.ones(80)), np.ones(60, bool)
+    one, other = (excess(*given, 5, seed).core for seed in (0, 1))
+    assert (one != other).any()
+
+
 def test_those_that_the_forest_was_not_grown_on_are_judged_too() -> None:
     core, known, reference, is_new = with_a_crowd(600, 120)
     fitted = np.arange(len(core)) % 2 == 0

@@ -118,6 +118,14 @@ def test_the_best_cluster_of_a_class() -> None:
     assert best_cluster(truth, labels, "one")["cluster"] == 3
 
 
+def test_the_best_cluster_is_neither_the_purest_nor_the_one_that_holds_most() -> None:
+    """One of its ten particles alone in 0, four beside a stranger in 1, five among sixty in 2."""
+    truth = pd.Series(["six"] * 10 + ["one"] * 61, dtype="string")
+    labels = np.array([0] + [1] * 4 + [2] * 5 + [1] + [2] * 60)
+    best = {"cluster": 1, "precision": pytest.approx(0.8), "recall": pytest.approx(0.4)}
+    assert best_cluster(truth, labels, "six") == best
+
+
 def test_noise_is_no_cluster_and_an_absent_class_has_none() -> None:
     nothing = {"cluster": None, "precision": 0.0, "recall": 0.0}
     truth = pd.Series(["six"] * 4, dtype="string")

@@ -42,6 +42,18 @@ def test_kmeans_finds_planted_blobs(blobs: tuple[np.ndarray, np.ndarray]) -> Non
     np.testing.assert_array_equal(labels, kmeans(xy, 4, seed=0))
 
 
+def test_another_seed_starts_kmeans_elsewhere() -> None:
+    xy = np.random.default_rng(4).uniform(size=(300, 2))  # no groups: where it starts decides where it ends
+    assert adjusted_rand_score(kmeans(xy, 12, seed=0), kmeans(xy, 12, seed=1)) < 0.95
+
+
+def test_the_best_of_ten_starts_is_taken() -> None:
+    rng = np.random.default_rng(5)
+    truth = np.repeat(np.arange(25), 12)
+    xy = np.stack([10.0 * (truth % 5), 10.0 * (truth // 5)], 1) + rng.uniform(-1, 1, size=(300, 2))
+    assert all(adjusted_rand_score(truth, kmeans(xy, 25, seed)) == 1.0 for seed in range(8))
+
+
 def test_dbscan_finds_planted_blobs_and_calls_far_points_noise(blobs: tuple[np.ndarray, np.ndarray]) -> None:
     xy, truth = blobs
     labels, eps = dbscan(np.concatenate([xy, FAR]), FEW)
@@ -136,3 +148,13 @@ def test_the_smallest_group_is_one_percent_but_at_least_ten(blobs: tuple[np.ndar
     labels = hdbscan_groups(np.concatenate([xy, nine]), GroupSettings(min_samples=3, min_cluster_size=9)).labels
     assert len(set(labels[240:])) == 1
     assert labels[240] not in {NOISE, *labels[:240]}
+
+
+def test_of_two_thousand_a_group_has_at_least_twenty() -> None:
+    rng = np.random.default_rng(6)
+    bulk = rng.normal(size=(1955, 2))
+    thirty, fifteen = (far + 0.1 * rng.normal(size=(n, 2)) for far, n in ((20, 30), (-20, 15)))
+    labels = hdbscan_groups(np.concatenate([bulk, thirty, fifteen]), GroupSettings(min_samples=5)).labels
+    assert len(set(labels[1955:1985])) == 1
+    assert labels[1955] not in {NOISE, *labels[:1955], *labels[1985:]}
+    assert not {*labels[1985:]} - {NOISE, *labels[:1985]}, "fifteen are no group"

@@ -29,6 +29,7 @@ def test_planted_brothers_of_the_marked_come_first_whatever_the_order_of_a_view(
         order = rng.permutation(200)
         views[name] = (ids[order].reset_index(drop=True), z[order])
     ranked = rank_by_likeness(views, {"p0", "p1", "p2"})
+    np.testing.assert_allclose(ranked["likeness"], ranked[["vae", "classifier"]].mean(axis=1))
     others = ranked[~ranked["marked"]].sort_values("rank")
     assert set(others["particle_id"].head(7)) == {f"p{i}" for i in range(3, 10)}
     assert set(ranked.loc[ranked["marked"], "particle_id"]) == {"p0", "p1", "p2"}

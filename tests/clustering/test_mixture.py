@@ -42,6 +42,21 @@ def test_shares_are_those_whose_called_classes_are_seen() -> None:
     np.testing.assert_allclose(shares[expected.index], expected, atol=1e-4)
 
 
+def test_a_classifier_that_hardly_tells_classes_apart_is_inverted_to_the_end() -> None:
+    """Called a are 0.55 of a and 0.45 of b: an eleventh step toward 0.1 is as small as the first."""
+    known = pd.Series(["a"] * 55 + ["b"] * 45 + ["a"] * 45 + ["b"] * 55)
+    labels = pd.Series(["a"] * 100 + ["b"] * 100)
+    shares = class_shares(pd.Series(["a"] * 460 + ["b"] * 540), known, labels)
+    assert shares["a"] == pytest.approx(0.1, abs=0.005)
+
+
+def test_errors_of_a_handful_of_held_back_particles_count_as_they_are() -> None:
+    """Called a are 3/4 of a and 1/4 of b: 0.25 + 0.5 x = 0.6."""
+    known, labels = pd.Series([*"aaab", *"abbb"]), pd.Series([*"aaaa", *"bbbb"])
+    shares = class_shares(pd.Series(["a"] * 60 + ["b"] * 40), known, labels)
+    assert shares["a"] == pytest.approx(0.7, abs=5e-4)
+
+
 def test_a_classifier_without_errors_is_believed() -> None:
     labels = pd.Series(["dust", "ash"] * 10)
     shares = class_shares(pd.Series(["dust"] * 9 + ["ash"]), labels, labels)

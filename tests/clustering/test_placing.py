@@ -58,6 +58,7 @@ def test_near_neighbors_weigh_more_whatever_the_unit() -> None:
     assert (np.diff(weights[0]) < 0).all()
     assert weights[1].tolist() == [1.0, 1.0, 1.0]
     np.testing.assert_allclose(closeness(1000 * distances), weights)
+    np.testing.assert_allclose(closeness(np.array([[1.0, 3.0]])), np.exp([[-0.25, -2.25]]))
 
 
 def test_a_mean_is_weighted_along_the_neighbors() -> None:
@@ -106,6 +107,20 @@ def test_a_placed_particle_between_two_clusters_lands_in_one_not_between() -> No
     groups, points = placed(in_memory(z), fitted, {"one": np.array([0, 0, 0, 1, 1, 1])}, {"umap": far}, HERE)
     assert groups["one"][6] == 0
     np.testing.assert_allclose(points["umap"][6], [0, 0])
+
+
+def test_of_several_groupings_the_last_one_decides_the_place() -> None:
+    z, fitted = np.array([[0.0], [0.1], [0.2], [0.3], [0.15]]), np.array([True] * 4 + [False])
+    groupings = {"first": np.array([0, 0, 0, 1]), "last": np.array([0, 1, 1, 1])}
+    groups, points = placed(in_memory(z), fitted, groupings, {"umap": np.array([[0.0], [10.0], [10.0], [10.0]])}, HERE)
+    assert (groups["first"][4], groups["last"][4]) == (0, 1)
+    assert points["umap"][4] == pytest.approx(10)
+
+
+def test_ten_neighbors_decide_where_the_nearest_are_as_near_as_the_others() -> None:
+    z, fitted = np.array([[0.0]] * 3 + [[1.0]] * 7 + [[0.5]]), np.arange(11) < 10
+    groups, _ = placed(in_memory(z), fitted, {"one": np.repeat([0, 1], [3, 7])}, {}, HERE)
+    assert groups["one"][10] == 1
 
 
 def latents(z: np.ndarray) -> Latents:
