@@ -206,7 +206,16 @@ def test_a_runaway_variance_head_stays_finite(kind: Kind, bias: float) -> None:
     losses = net.losses(images())
     assert torch.isfinite(losses.kl).all()
     assert torch.isfinite(losses.reconstruction).all()
-    assert (net.posterior(images()).logvar.sign() == math.copysign(1, bias)).all()
+    assert (net.posterior(images()).logvar == (8 if bias > 0 else -12)).all()
+
+
+def test_sigma_of_a_pixel_does_not_fall_below_a_hundredth() -> None:
+    net, x = model("ae").eval(), images()
+    assert net.log_sigma is not None
+    net.log_sigma.data.fill_(-50.0)
+    assert net.variance == pytest.approx(math.exp(-9.2))
+    expected = gaussian_nll(x, net.decoder(net.encode(x)), torch.tensor(-4.6))
+    torch.testing.assert_close(net.losses(x).reconstruction, expected)
 
 
 @pytest.mark.parametrize("size", [8, 17, 28, 32, 50, 64])

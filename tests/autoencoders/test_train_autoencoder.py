@@ -159,6 +159,15 @@ def test_what_was_begun_with_other_settings_or_from_another_classifier_is_not_go
     assert begun("planar-vae", DATA, common, other, classifier) is None
 
 
+def test_each_epoch_counts_its_own_active_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    training, logged = AutoencoderTraining("vae", 2, 16, "gaussian", 0, 1e-3, 1.0), list[float]()
+    monkeypatch.setattr(training, "log", lambda name, value: logged.append(value))
+    for latents in (torch.arange(8.0).view(4, 2), torch.zeros(4, 2)):
+        training._latents.append(latents)
+        training.on_validation_epoch_end()
+    assert logged == [2.0, 0.0]
+
+
 def test_another_seed_gives_another_model(straight: Run, particles: ParticleSet, common: RunSettings) -> None:
     other = train("planar-vae", particles, replace(common, seed=1), replace(HOW, fit=replace(FIT, epochs=1)))
     difference = np.load(straight.path / "z.npy") - np.load(other.path / "z.npy")
@@ -338,6 +347,15 @@ def test_a_rows_losses_do_not_depend_on_its_company(kind: Kind, particles: Parti
     assert set(whole.index) & {"reconstruction", "kl", "neg_elbo"} == set(names)
     for name in names:
         np.testing.assert_allclose(few.index[name], whole.index[name].iloc[order], rtol=1e-4)
+
+
+def test_the_noise_of_the_elbo_is_of_the_seed(particles: ParticleSet) -> None:
+    torch.manual_seed(0)
+    net = AutoencoderTraining("vae", 3, 16, "gaussian", 0, 1e-3, 1.0).net
+    few = ParticleSet(**(vars(particles) | {"table": particles.table.head(11)}))
+    one, other = (encode_autoencoder(net, few, seed) for seed in (3, 4))
+    assert (one.index["neg_elbo"] != other.index["neg_elbo"]).all()
+    pd.testing.assert_frame_equal(one.index.drop(columns="neg_elbo"), other.index.drop(columns="neg_elbo"))
 
 
 def test_no_data_labeled_learns_from_the_core_alone(

@@ -120,7 +120,10 @@ def test_a_bernoulli_that_collapses_should_be_a_gaussian() -> None:
     assert "--likelihood gaussian" in (collapsed(0.1, 0, 8, gaussian=False) or "")
 
 
-@pytest.mark.parametrize(("kl", "active", "latent_dim"), [(31.5, 32, 32), (22.2, 16, 16), (3.0, 2, 2), (40, 33, 128)])
+@pytest.mark.parametrize(
+    ("kl", "active", "latent_dim"),
+    [(31.5, 32, 32), (22.2, 16, 16), (3.0, 2, 2), (40, 33, 128), (2.0, 16, 16), (5.0, 64, 128)],
+)
 def test_sound_latents_are_not_called_collapsed(kl: float, active: int, latent_dim: int) -> None:
     assert collapsed(kl, active, latent_dim, gaussian=True) is None
 
@@ -150,6 +153,12 @@ def test_overfitting_needs_a_large_shift_and_enough_crops() -> None:
     assert "--no-data-labeled" in line
     assert "--no-data-labeled" not in (overfitted(seen, seen + 9, "labeled", core_too=False) or "--no-data-labeled")
     assert "data-labeled" not in (overfitted(seen, seen + 9, "core", core_too=True) or "data-labeled")
+
+
+def test_overfitting_is_a_shift_of_about_one_standard_deviation() -> None:
+    torch.manual_seed(0)
+    seen = torch.randn(400)
+    assert [overfitted(seen, seen + shift, "core", True) is not None for shift in (0.8, 1.2)] == [False, True]
 
 
 def test_a_loss_that_is_no_number_is_divergence() -> None:
@@ -282,6 +291,8 @@ def test_a_training_that_loses_what_it_had_gained_has_fallen_back() -> None:
     below = fell_back([500.0, -3000.0, -2500.0, -2700.0, -3100.0], [1.0] * 5, [0.5] * 5) or ""
     assert "in epoch 3: its reconstruction error rose from -3,000.0 to -2,500.0" in below
     assert "give --clip-norm 0.75," in below
+    twentieth = [fell_back([225.0, 90.0, 90 + 135 * lost], [1.0] * 3, [1.0] * 3) for lost in (0.04, 0.06)]
+    assert [line is not None for line in twentieth] == [False, True], "of what was gained"
     assert fell_back([500.0], [1.0], [1.0]) is fell_back([500.0, 510.0], [1.0, 1.0], [1.0, 1.0]) is None
 
 

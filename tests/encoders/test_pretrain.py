@@ -15,7 +15,16 @@ from autoencoders.train import AutoencoderSettings
 from encoders import pretrain as module
 from encoders.classifier import load_classifier
 from encoders.encode import encode_classifier
-from encoders.fit import Checkpoint, FitSettings, SeedEachStep, begun, changed_settings, loaders, with_defaults
+from encoders.fit import (
+    Checkpoint,
+    FitSettings,
+    SeedEachStep,
+    begun,
+    changed_settings,
+    loaders,
+    one_cycle,
+    with_defaults,
+)
 from encoders.pretrain import ClassifierSettings, pretrain
 from particles.latents import read_latents
 from particles.loader import Augment, ParticleData
@@ -331,3 +340,24 @@ def test_targets_follow_their_rows(particles: ParticleSet) -> None:
     assert batch["y"].tolist() == [102, 107]
     shown = (batch["x"][:, 0] * 255).round().to(torch.uint8).numpy()
     np.testing.assert_array_equal(shown, particles.pixels[[2, 7]])
+
+
+def test_what_a_step_draws_is_of_the_seed_and_of_the_step() -> None:
+    drawn = []
+    for seed, step in ((0, 3), (0, 3), (1, 3), (0, 4)):
+        SeedEachStep(seed)._seed(step)
+        drawn.append(torch.rand(4).tolist())
+    assert drawn[0] == drawn[1]
+    assert drawn[2] not in (drawn[0], drawn[3])
+    assert drawn[3] != drawn[0]
+
+
+def test_what_learns_quickly_learns_ten_times_as_fast_and_undecayed() -> None:
+    """As docs/architecture.md tells of sigma."""
+    model: Any = torch.nn.Linear(2, 1)
+    model.lr, model.trainer = 1e-3, SimpleNamespace(gradient_clip_val=None, estimated_stepping_batches=20)
+    others, quick = one_cycle(model, quick=[model.bias])["optimizer"].param_groups
+    assert quick["params"] == [model.bias]
+    assert quick["max_lr"] == pytest.approx(10 * others["max_lr"])
+    assert others["max_lr"] == pytest.approx(1e-3)
+    assert quick["weight_decay"] == 0 < others["weight_decay"]

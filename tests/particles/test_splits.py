@@ -166,6 +166,13 @@ def test_a_prescribed_split_is_kept_and_validation_carved_from_its_train() -> No
     assert dict(share) == pytest.approx({"train": 0.9, "val": 0.1}, abs=0.03)
 
 
+def test_which_of_a_prescribed_train_validate_never_changes() -> None:
+    """Nor does it follow from the draw of sets that prescribe nothing."""
+    rows = assign(table({"7": 300}, [None], split="train")).head(300)
+    wanted = hash_share(rows["particle_id"].tolist(), "val") < 0.1
+    np.testing.assert_array_equal(rows["split"] == "val", wanted)
+
+
 def test_a_prescribed_validation_split_is_the_only_one() -> None:
     given = pd.concat([table({"7": 200}, split=split) for split in ("train", "val", "test")], ignore_index=True)
     given["particle_id"] = [f"m{i}" for i in range(600)]
