@@ -82,6 +82,10 @@ def test_a_map_that_was_not_made_is_left_out() -> None:
     assert "by chance 0.005" in heatmaps_of(values)[2].told
 
 
+def test_two_latents_share_by_chance_what_the_strangest_are_of_all() -> None:
+    assert "by chance 0.02" in heatmaps_of(compared())[1].told
+
+
 @pytest.mark.parametrize("n_latents", [2, 4])
 def test_the_page_has_the_same_bytes_twice(n_latents: int, tmp_path: Path) -> None:
     found = pd.DataFrame(np.eye(40, n_latents, dtype=bool))
@@ -102,6 +106,22 @@ def test_a_consensus_is_drawn_by_command(planted: Planted, texts: list[str], tmp
     assert texts[-1] in map(str, range(4))
     written = read_json(planted.consensus.path / "agreement.json")
     assert sum(k * n for k, n in enumerate(written["found_in"])) == 3
+
+
+def test_a_dot_stands_where_a_latent_has_the_particle_in_its_first_percent(
+    planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def watched(of: dict[str, Any], found: pd.DataFrame, found_in: list[int], path: Path, title: str) -> Path:
+        seen.update(found=found, found_in=found_in)
+        return path
+
+    monkeypatch.setattr(agreement, "draw_agreement", watched)
+    agreement.main(Redraw(planted.consensus.path, tmp_path))
+    assert seen["found"].shape == (len(seen["found_in"]), 3)
+    assert seen["found"].sum(axis=1).tolist() == seen["found_in"]
+    assert sum(seen["found_in"]) > 0
 
 
 def test_what_cannot_be_drawn_is_said(planted: Planted, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import shutil
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,10 @@ from planted_search import EVIL, SIZE, Planted, plant
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from clustering.calibration import FALSE_DISCOVERY_RATE
+from clustering.run import SUSPICIOUS
+from clustering.verdict import UNUSUAL
+from figures import report_checks_models, report_checks_ranking
 from figures.report import fresh, rendered, write_report
 from figures.report_checks_ranking import model_seeds
 from figures.report_doubts import CHECKS, doubts_of
@@ -328,6 +334,9 @@ def test_p_values_are_doubted_for_what_they_are(tmp_path: Path) -> None:
     coarse = found["Resolution of the p-values"][0]
     assert "the smallest p-value is 0.04; a single one among 24 particles would need 0.0042" in coarse
     assert coarse.endswith("4 are stranger than every known particle held back.")
+    rewritten(planted.consensus, p_value=[0.04] * 5 + [0.5] * 5 + [np.nan] * 14)
+    some = "50 % of the 10 of the core that have a p-value have p <= 0.05"
+    assert raised(planted)["Likeness of labeled set and core"][0].startswith(some)
     rewritten(planted.consensus, p_value=[0.04] * 23 + [np.nan])
     said = "of what is taken for dust no labeled particle was kept from the models."
     assert raised(planted)["Held-back labels"] == (f"1 of the core have no p-value and cannot be discoveries: {said}",)
@@ -508,3 +517,50 @@ def test_the_look_holds_no_address() -> None:
     assert not re.search(
         r"url\(|https?:|@import", (Path(__file__).parents[2] / "figures/assets/report.css").read_text()
     )
+
+
+# --- checks of what a search seldom has
+
+
+def told_of(*losses: float) -> Any:
+    """Results of which one curve is all that is known."""
+    return SimpleNamespace(curves={"vae": pd.DataFrame({"val_loss": losses})})
+
+
+def test_a_model_that_was_still_learning_is_told() -> None:
+    said = ["vae: the loss fell from 2 to 1 in the last epoch."]
+    assert report_checks_models.falling(told_of(3.0, 2.0, 1.0)) == said
+    assert report_checks_models.falling(told_of(3.0, 1.0, 2.0)) == [], "it rose"
+    assert report_checks_models.falling(told_of(1.06, 1.015, 1.0)) == [], "1.5 % of the loss"
+    assert report_checks_models.falling(told_of(9.0, 1.05, 1.0)) == [], "little of what was won"
+    unjudged: Any = SimpleNamespace(curves={"vae": pd.DataFrame({"train_loss": [3.0, 2.0, 1.0]})})
+    assert report_checks_models.falling(unjudged) != said
+
+
+def test_an_autoencoder_that_uses_few_of_its_dimensions_is_told() -> None:
+    def said(**dimensions: tuple[int, float]) -> list[str] | None:
+        results: Any = SimpleNamespace(dimensions=dimensions)
+        return report_checks_models.filled(results)
+
+    assert said(ae=(32, 3.1)) == ["ae: the core fills about 3.1 of 32 dimensions."]
+    assert said(ae=(32, 3.3)) == []
+    assert said(ae=(2, 1.4)) == ["ae: the core fills about 1.4 of 2 dimensions."]
+    assert said(ae=(2, 1.6)) == []
+    assert said(vae=(32, 1.0)) is None, "the trainings of the others say what their KL is"
+
+
+def test_maps_without_a_seed_are_told() -> None:
+    def clustered(kind: str, **maps: bool) -> SimpleNamespace:
+        return SimpleNamespace(kind=f"clusters-{kind}", config={"clustering": {"maps": maps}} if maps else {})
+
+    seeded = clustered("vae", map_seed=True), clustered("classifier")
+    results: Any = SimpleNamespace(clustered=[clustered("ae", map_seed=False), *seeded])
+    assert report_checks_models.map_seed(results) == ["Drawn without a seed: ae; clusters are found on these maps."]
+    results.clustered = seeded
+    assert report_checks_models.map_seed(results) == []
+
+
+def test_a_report_doubts_p_values_where_the_search_does() -> None:
+    """Figures must not import what the search is made of."""
+    assert report_checks_ranking.FALSE_DISCOVERIES == FALSE_DISCOVERY_RATE
+    assert (report_checks_ranking.UNUSUAL, report_checks_ranking.MUCH_UNUSUAL) == (UNUSUAL, SUSPICIOUS)
