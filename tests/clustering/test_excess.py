@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import ks_2samp
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
 
 from clustering.excess import FOLDS, Excess, enough, excess
 from clustering.outliers import knn_distance
@@ -100,7 +101,11 @@ def test_the_labeled_are_told_apart_by_their_weights_too(monkeypatch: pytest.Mon
     np.testing.assert_allclose(seen["reference"], weights[1])  # 80 in all, as core and known are
 
 
-def test_another_seed_grows_other_forests() -> None:
+@pytest.mark.parametrize("fixed", ["RandomForestClassifier", "StratifiedKFold"])
+def test_another_seed_draws_other_folds_and_grows_other_forests(fixed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either alone is enough for other votes."""
+    made = {"RandomForestClassifier": RandomForestClassifier, "StratifiedKFold": StratifiedKFold}[fixed]
+    monkeypatch.setattr(f"clustering.excess.{fixed}", lambda *how, **more: made(*how, **more | {"random_state": 9}))
     rng = np.random.default_rng(8)
     given = drawn(rng, 60), drawn(rng, 20), drawn(rng, 80), (np.ones(20), np.ones(80)), np.ones(60, bool)
     one, other = (excess(*given, 5, seed).core for seed in (0, 1))

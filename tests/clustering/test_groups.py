@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from clustering.groups import NOISE, GroupSettings, dbscan, hdbscan_groups, kmeans, knee_eps
@@ -48,10 +49,15 @@ def test_another_seed_starts_kmeans_elsewhere() -> None:
 
 
 def test_the_best_of_ten_starts_is_taken() -> None:
-    rng = np.random.default_rng(5)
-    truth = np.repeat(np.arange(25), 12)
-    xy = np.stack([10.0 * (truth % 5), 10.0 * (truth // 5)], 1) + rng.uniform(-1, 1, size=(300, 2))
-    assert all(adjusted_rand_score(truth, kmeans(xy, 25, seed)) == 1.0 for seed in range(8))
+    xy = np.random.default_rng(5).uniform(size=(300, 2))
+
+    def spread(labels: np.ndarray) -> float:
+        return sum(((xy[labels == one] - xy[labels == one].mean(axis=0)) ** 2).sum() for one in np.unique(labels))
+
+    first = [spread(KMeans(12, n_init=1, random_state=seed).fit_predict(xy)) for seed in range(6)]
+    won = np.array(first) - [spread(kmeans(xy, 12, seed)) for seed in range(6)]
+    assert won.min() > -1e-9
+    assert (won > 1e-3).sum() >= 3, "seldom is the first the best"
 
 
 def test_dbscan_finds_planted_blobs_and_calls_far_points_noise(blobs: tuple[np.ndarray, np.ndarray]) -> None:
