@@ -119,5 +119,5 @@ def refuse_lost_orientation(how: AutoencoderSettings, particles: ParticleSet) ->
 def _parents(resume: Path | None, classifier: Run | None, particles: ParticleSet, common: RunSettings) -> list[Run]:
     """The classifier to start from: the given or newest one, or the one that a run to go on with has started from."""
     if resume is None:
-        return [classifier or find("classifier", common.work, "best.ckpt", particles.fingerprint)]
+        return [classifier or find("classifier", common.work, "best.ckpt", particles.identity)]
     return [Run(common.work / "runs" / name) for name in Run(resume.resolve()).info["parents"]]

@@ -75,7 +75,7 @@ def find_latents(latent: str, particles: ParticleSet, common: RunSettings) -> li
     """
     _refuse_unknown(latent)
     specs = _every_latent(particles, common) if latent == "all" else [latent]
-    return [find(spec, common.work, "z.npy", particles.fingerprint) for spec in specs]
+    return [find(spec, common.work, "z.npy", particles.identity) for spec in specs]
 
 
 def _refuse_unknown(latent: str) -> None:

@@ -57,7 +57,7 @@ def main(settings: Settings) -> Run:
         raise UserError("--held-out: classes are held out of training, not of a classification; leave it away")
     if settings.data.extra_labels:
         raise UserError("--extra-labels: marks are for a training to learn from, not a classification; leave it away")
-    model = find(settings.model, settings.common.work, "best.ckpt", fingerprint=None)
+    model = find(settings.model, settings.common.work, "best.ckpt", data=None)
     data, flag = (settings.data.core, "--core") if settings.data.core else (settings.data.data, "--data")
     folder = packed_folder(data, settings.data, settings.common, print, flag)
     with started(KIND, settings, settings.common, _identity(folder), [model]) as run:

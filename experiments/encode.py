@@ -45,7 +45,7 @@ def main(settings: Settings) -> Run:
     kind = settings.latent.partition("/")[0]
     if kind not in LATENTS:
         raise UserError(f"--latent {settings.latent}: no such latent; there are {', '.join(LATENTS)}")
-    model = find(settings.latent, settings.common.work, "best.ckpt", fingerprint=None)
+    model = find(settings.latent, settings.common.work, "best.ckpt", data=None)
     particles = open_set(settings.data, settings.common)
     refuse_other_squares(model.name, model.info["data"].get("squares", {}), particles.squares)
     _refuse_size(model, particles)

@@ -134,7 +134,7 @@ def _of_predictions(settings: Settings) -> Input:
     """Rows that a run has classified; without --data and --core the newest, whatever it classified."""
     named = (settings.data.data, settings.data.core) != (DataSettings().data, None)
     _, folder, ranked = _opened(settings) if named else ("", None, None)
-    classified = read_json(folder / "set.json")["fingerprint"] if folder else None
+    classified = read_json(folder / "set.json") if folder else None
     run = find(str(settings.predictions), settings.common.work, "predictions.parquet", classified)
     path, data = run.path / "predictions.parquet", run.info["data"]
     if "predicted" not in pq.read_schema(path).names:
@@ -184,7 +184,7 @@ def _opened(settings: Settings) -> tuple[str, Path, str]:
 
 def _classifier(settings: Settings, fingerprint: str) -> Run | None:
     try:
-        return find(settings.latent, settings.common.work, "index.parquet", fingerprint)
+        return find(settings.latent, settings.common.work, "index.parquet", {"fingerprint": fingerprint})
     except UserError:
         if settings.latent != "classifier":  # a run that is named must be there
             raise
@@ -194,7 +194,7 @@ def _classifier(settings: Settings, fingerprint: str) -> Run | None:
 def _flagged(settings: Settings, fingerprint: str) -> tuple[pd.Series | None, str]:
     """Who was ranked (ids) and whether among the first, and how the picture says it; None where nothing is ranked."""
     try:
-        run = find("consensus", settings.common.work, "outliers.parquet", fingerprint)
+        run = find("consensus", settings.common.work, "outliers.parquet", {"fingerprint": fingerprint})
     except UserError:
         return None, "this data has not been ranked"
     ranked = pq.read_table(run.path / "outliers.parquet", columns=["particle_id", "rank"]).to_pandas()

@@ -38,7 +38,7 @@ class Settings:
 def main(settings: Settings) -> None:
     """Draw the newest finished runs on a set into figures/<data>/."""
     particles, common = open_set(settings.data, settings.common), settings.common
-    consensus = find("consensus", common.work, "outliers.parquet", particles.fingerprint)
+    consensus = find("consensus", common.work, "outliers.parquet", particles.identity)
     clustered = parents_of(consensus)
     runs = [parents_of(run)[0] for run in clustered]
     with paper.with_pdf(settings.pdf):

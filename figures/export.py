@@ -42,7 +42,7 @@ def main(settings: Settings) -> None:
     if settings.most < 1:
         raise UserError(f"--most {settings.most}: must be at least 1")
     particles, common = open_set(settings.data, settings.common), settings.common
-    run = find(settings.consensus, common.work, "outliers.parquet", particles.fingerprint)
+    run = find(settings.consensus, common.work, "outliers.parquet", particles.identity)
     results = results_of(particles, run)
     latent = chosen_latent(results, settings.latent)
     write, name, opened = EXPORTS[settings.to]

@@ -53,7 +53,7 @@ def main(settings: Settings) -> None:
     """Write report.html: what was searched, what was found, what to distrust; one file that can be mailed."""
     data, common = settings.data, settings.common
     particles = open_set(data, common)
-    run = find(settings.consensus, common.work, "outliers.parquet", particles.fingerprint)
+    run = find(settings.consensus, common.work, "outliers.parquet", particles.identity)
     drawn = pictures_folder(common.work, particles.name, particles.fingerprint)
     pictures, stale = fresh(sorted(drawn.glob("*.png")), run)
     out = settings.out or drawn / "report.html"

@@ -99,8 +99,8 @@ class ParticleSet:
     def identity(self) -> dict[str, Any]:
         """What run.json keeps of the data."""
         return {
-            "name": self.name, "fingerprint": self.fingerprint, "path": str(self.folder), "squares": self.squares,
-            "scalars": self.scalars,
+            "name": self.name, "fingerprint": self.fingerprint, "path": str(self.folder), "size": self.pixels.size,
+            "squares": self.squares, "scalars": self.scalars,
         }  # fmt: skip
 
     def positions(self, mask: pd.Series | np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -190,28 +190,29 @@ def _close(run: Run, meter: Meter, **fields: Any) -> None:
     (run.path / _SPENT).unlink(missing_ok=True)  # only now: on a full disk it is all that is left
 
 
-def find(spec: str, work: Path, needs: str, fingerprint: str | None) -> Run:
+def find(spec: str, work: Path, needs: str, data: Mapping[str, Any] | None) -> Run:
     """The newest finished run of a kind, or the one that is named.
 
     Args:
         spec: `vae` for the newest, `vae/<id>` to pin one.
         work: the work folder.
         needs: a file that the run must hold (`z.npy`, `best.ckpt`).
-        fingerprint: the data it must have run on; None for any.
+        data: identity of the data that it must have run on (`fingerprint`); None for any. With `name` and how it was
+            packed, a run on the same particles packed otherwise is told apart from one on others.
 
     Raises:
         UserError: there is none.
     """
-    elsewhere = None
+    others = []
     for run in _finished(spec, work, needs):
-        if fingerprint is None or run.info["data"].get("fingerprint") == fingerprint:
+        if data is None or run.info["data"].get("fingerprint") == data["fingerprint"]:
             return run
-        elsewhere = elsewhere or run
-    where = " on this data" if fingerprint else ""
+        others.append(run)
+    where = " on this data" if data else ""
     remedy = f"`{_MADE_BY.get(spec.partition('/')[0], 'python clustering/run.py --latent all')}` and the same --data"
     way_out = f"make one with {remedy}"
-    if elsewhere:  # most often the same crops, packed in another way
-        way_out = f"there is {elsewhere.name} on '{elsewhere.info['data']['name']}': {_SAME_AT_EACH_STEP}; or {way_out}"
+    if data and others:  # most often the same crops, packed in another way
+        way_out = f"there is {_nearest(others, data)}: {_SAME_AT_EACH_STEP}; or {way_out}"
     raise UserError(f"no finished run '{spec}'{where} under {work / 'runs'}: {way_out}")
 
 
@@ -223,6 +224,24 @@ def _finished(spec: str, work: Path, needs: str) -> Iterator[Run]:
         named = not wanted or run.path.name == wanted
         if named and run.info["status"] == "finished" and (run.path / needs).exists():
             yield run
+
+def _nearest(runs: Sequence[Run], data: Mapping[str, Any]) -> str:
+    """The newest run on a set of this name, else the newest of all, and in what its data differs."""
+    run = next((run for run in runs if run.info["data"].get("name") == data.get("name")), runs[0])
+    theirs = run.info["data"]
+    said = f"{run.name} on '{theirs['name']}'"
+    if theirs["name"] != data.get("name"):
+        return said
+    before, now = _packed_as(theirs), _packed_as(data)
+    differs = [f"{key} {before[key]} (here {now[key]})" for key in before if key in now and before[key] != now[key]]
+    return f"{said}, packed with {', '.join(differs)}" if differs else said
+
+
+def _packed_as(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What run.json says of how a set was packed; an older one says less."""
+    size = {"size": data["size"]} if "size" in data else {}
+    return size | data.get("squares", {}) | data.get("scalars", {})
+
 
 
 def classifier_beside(runs: Sequence[Run], work: Path, fingerprint: str) -> Run | None:
@@ -239,7 +258,7 @@ def classifier_beside(runs: Sequence[Run], work: Path, fingerprint: str) -> Run 
         and run.info["data"]["fingerprint"] == fingerprint
     ]  # fmt: skip
     try:
-        return named[0] if named else find("classifier", work, "index.parquet", fingerprint)
+        return named[0] if named else find("classifier", work, "index.parquet", {"fingerprint": fingerprint})
     except UserError:
         return None  # autoencoders trained from scratch have no classifier beside them
 

@@ -19,6 +19,7 @@ from provenance.run import TRAINED_BY, Run, RunSettings, find, resumed, started
 
 HERE = {"name": "lake", "fingerprint": "f00d", "path": "lake"}
 ELSEWHERE = {"name": "sea", "fingerprint": "beef", "path": "sea"}
+POND = {"name": "pond", "fingerprint": "cafe"}
 START = datetime(2025, 6, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
 
@@ -149,9 +150,9 @@ def test_the_newest_finished_run_is_found(common: RunSettings, monkeypatch: pyte
     minutes = iter(range(1000))
     monkeypatch.setattr(runs, "_now", lambda: START + timedelta(minutes=next(minutes)))
     old, new = finished(common), finished(common)
-    assert find("vae", common.work, "z.npy", "f00d") == new
+    assert find("vae", common.work, "z.npy", HERE) == new
     assert find("vae", common.work, "z.npy", None) == new
-    assert find(old.name, common.work, "z.npy", "f00d") == old, "a pinned run is that run"
+    assert find(old.name, common.work, "z.npy", HERE) == old, "a pinned run is that run"
 
 
 def test_failed_and_running_runs_are_passed_over(common: RunSettings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,20 +162,20 @@ def test_failed_and_running_runs_are_passed_over(common: RunSettings, monkeypatc
     bad = failed(common)
     with started("vae", Settings(), common, dict(HERE)) as running:
         (running.path / "z.npy").touch()
-        assert find("vae", common.work, "z.npy", "f00d") == good
+        assert find("vae", common.work, "z.npy", HERE) == good
         for unfit in (bad, running):
             with pytest.raises(UserError, match=unfit.path.name):
-                find(unfit.name, common.work, "z.npy", "f00d")
+                find(unfit.name, common.work, "z.npy", HERE)
 
 
 def test_a_run_without_the_file_or_on_other_data_is_passed_over(common: RunSettings) -> None:
     good = finished(common)
     finished(common, holds="best.ckpt")
     finished(common, data=ELSEWHERE)
-    assert find("vae", common.work, "z.npy", "f00d") == good
-    assert find("vae", common.work, "z.npy", "beef").info["data"] == ELSEWHERE
+    assert find("vae", common.work, "z.npy", HERE) == good
+    assert find("vae", common.work, "z.npy", ELSEWHERE).info["data"] == ELSEWHERE
     with pytest.raises(UserError, match="no finished run 'vae' on this data"):
-        find("vae", common.work, "z.npy", "cafe")
+        find("vae", common.work, "z.npy", POND)
 
 
 def test_the_newest_run_on_other_data_is_named_with_the_flags_that_may_differ(
@@ -187,22 +188,41 @@ def test_the_newest_run_on_other_data_is_named_with_the_flags_that_may_differ(
     finished(common, holds="best.ckpt")  # has no latents
     failed(common)
     with pytest.raises(UserError) as missing:
-        find("vae", common.work, "z.npy", "cafe")
+        find("vae", common.work, "z.npy", POND)
     said = str(missing.value)
     assert f"there is {new.name} on 'lake': --core, --held-out, --extra-labels and packing flags (--size" in said
     assert "must be the same at each step; or make one with `python experiments/train_vae.py`" in said
     assert old.name not in said
     with pytest.raises(UserError, match=f"there is {old.name} on 'sea': --core"):
-        find(old.name, common.work, "z.npy", "f00d")
+        find(old.name, common.work, "z.npy", HERE)
     with pytest.raises(UserError) as missing:
-        find("ae", common.work, "z.npy", "cafe")
+        find("ae", common.work, "z.npy", POND)
     assert "--size" not in str(missing.value), "where there is none at all, no flag is to blame"
+
+
+def test_a_run_on_the_same_set_packed_otherwise_is_named_before_a_newer_one_on_another(
+    common: RunSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    minutes = iter(range(1000))
+    monkeypatch.setattr(runs, "_now", lambda: START + timedelta(minutes=next(minutes)))
+    packed = {"size": 32, "squares": {"fit": "keep"}, "scalars": {"in_um": True}}
+    finished(common, data=HERE)  # of an earlier version, which did not note the size
+    same = finished(common, data=HERE | packed)
+    finished(common, data=ELSEWHERE)
+    other = packed | {"name": "lake", "fingerprint": "cafe", "size": 64, "squares": {"fit": "squash"}}
+    with pytest.raises(UserError) as missing:
+        find("vae", common.work, "z.npy", other)
+    assert f"there is {same.name} on 'lake', packed with size 32 (here 64), fit keep (here squash): --core" in str(
+        missing.value
+    )
+    with pytest.raises(UserError, match=f"there is {same.name} on 'lake': --core"):
+        find("vae", common.work, "z.npy", other | packed)
 
 
 @pytest.mark.parametrize("kind", TRAINED_BY)
 def test_what_is_missing_names_its_command(common: RunSettings, kind: str) -> None:
     with pytest.raises(UserError) as missing:
-        find(kind, common.work, "z.npy", "f00d")
+        find(kind, common.work, "z.npy", HERE)
     assert f"`{TRAINED_BY[kind]}`" in str(missing.value)
     assert str(common.work / "runs") in str(missing.value)
     script = TRAINED_BY[kind].split()[1]
@@ -215,9 +235,9 @@ def test_missing_clusters_name_the_clustering(common: RunSettings) -> None:
 
 
 def test_missing_predictions_name_the_classification(common: RunSettings) -> None:
-    for fingerprint in ("f00d", None):
+    for data in (HERE, None):
         with pytest.raises(UserError, match=r"make one with `python experiments/classify_core\.py`"):
-            find("predictions", common.work, "predictions.parquet", fingerprint)
+            find("predictions", common.work, "predictions.parquet", data)
 
 
 def test_the_work_folder_is_given_or_set_or_the_project(
