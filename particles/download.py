@@ -20,6 +20,7 @@ from rich.progress import Progress
 
 from particles.record import RemoteFile, Resuming, connect, list_files, note_of, size_of
 from provenance.errors import UserError
+from provenance.files import made
 from provenance.progress import progress as progress_bar
 from provenance.progress import show_table
 from provenance.settings import entry
@@ -62,8 +63,7 @@ def main(settings: Settings) -> None:
         return
     if settings.out is None:
         raise UserError("say where the files go: --out DIR, or --list to see them first")
-    out = settings.out.expanduser().resolve()
-    out.mkdir(parents=True, exist_ok=True)
+    out = made(settings.out.expanduser().resolve(), "--out")
     fetch(session, files, out, settings.extract)
     print(out)
 

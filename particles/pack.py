@@ -6,6 +6,7 @@ from pathlib import Path
 from particles.packing import pack
 from particles.sets import DataSettings, find_source, folder_labels
 from provenance.errors import UserError
+from provenance.files import made
 from provenance.run import RunSettings
 from provenance.settings import changed_flags, entry
 
@@ -38,6 +39,7 @@ def main(settings: Settings) -> None:
         if flag in _BELONGS:
             raise UserError(f"{flag}: packing takes one set as it is; {_BELONGS[flag]}")
     source = find_source(settings.data.data, settings.data, settings.common.seed)
+    made(settings.out, "--out")
     pack(source, settings.out, settings.data.pack, say=print)
     if line := folder_labels(settings.out):
         print(line)

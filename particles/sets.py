@@ -211,7 +211,7 @@ def packed_folder(
         folder = path.resolve()
     else:
         source = find_source(data, settings, common.seed, say, flag)
-        folder = common.work / "packed" / f"{source.name}-{pack_key(source, settings.pack)}"
+        folder = common.made_work() / "packed" / f"{source.name}-{pack_key(source, settings.pack)}"
         if not (folder / "set.json").exists():
             pack(source, folder, settings.pack, say)
     if settings.use_labels and flag == "--data" and (line := folder_labels(folder)):

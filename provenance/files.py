@@ -1,5 +1,6 @@
 """Writing files so that a reader never sees half of one."""
 
+import errno
 import json
 import os
 import secrets
@@ -9,6 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from provenance.errors import UserError
+
+
+def made(folder: Path, flag: str) -> Path:
+    """The folder that a user gave to write into, made where it is not there.
+
+    Args:
+        folder: its path.
+        flag: where the user gave it, for errors.
+
+    Raises:
+        UserError: it cannot be made, or not be written into.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        reason = "is a file" if folder.is_file() else f"cannot be made or written into ({error.strerror})"
+        raise UserError(f"{flag} {folder}: {reason}; give another folder") from error
+    return folder
 
 
 @contextmanager

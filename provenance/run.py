@@ -15,7 +15,7 @@ from typing import Any
 
 from provenance.energy import Meter, Spent
 from provenance.errors import UserError
-from provenance.files import read_json, write_json
+from provenance.files import made, read_json, write_json
 from provenance.settings import plain
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -63,6 +63,15 @@ class RunSettings:
         """The resolved work folder."""
         chosen = self.work_dir or os.environ.get("NUNATAK_WORK") or PROJECT
         return Path(chosen).expanduser().resolve()
+
+    def made_work(self) -> Path:
+        """The work folder, made where it is not there.
+
+        Raises:
+            UserError: it cannot be made, or not be written into.
+        """
+        given = self.work_dir is not None or not os.environ.get("NUNATAK_WORK")
+        return made(self.work, "--work-dir" if given else "$NUNATAK_WORK (or --work-dir)")
 
 
 @dataclass(frozen=True)
@@ -115,10 +124,10 @@ def started(
         parents: runs whose results this one stands on.
 
     Raises:
-        UserError: `$NUNATAK_G_CO2_PER_KWH` is wrong.
+        UserError: `$NUNATAK_G_CO2_PER_KWH` is wrong, or the work folder cannot be written into.
     """
     meter = Meter()
-    run = Run(_new_folder(common.work / "runs" / kind, common.seed))
+    run = Run(_new_folder(common.made_work() / "runs" / kind, common.seed))
     write_json(run.path / "config.json", plain(settings))
     write_json(
         run.path / "run.json",
@@ -216,15 +225,6 @@ def find(spec: str, work: Path, needs: str, data: Mapping[str, Any] | None) -> R
     raise UserError(f"no finished run '{spec}'{where} under {work / 'runs'}: {way_out}")
 
 
-def _finished(spec: str, work: Path, needs: str) -> Iterator[Run]:
-    """The finished runs of a kind, or the one that is named, that hold a file; newest first."""
-    kind, _, wanted = spec.partition("/")
-    for path in sorted((work / "runs" / kind).glob("*/run.json"), reverse=True):
-        run = Run(path.parent)
-        named = not wanted or run.path.name == wanted
-        if named and run.info["status"] == "finished" and (run.path / needs).exists():
-            yield run
-
 def _nearest(runs: Sequence[Run], data: Mapping[str, Any]) -> str:
     """The newest run on a set of this name, else the newest of all, and in what its data differs."""
     run = next((run for run in runs if run.info["data"].get("name") == data.get("name")), runs[0])
@@ -242,6 +242,15 @@ def _packed_as(data: Mapping[str, Any]) -> dict[str, Any]:
     size = {"size": data["size"]} if "size" in data else {}
     return size | data.get("squares", {}) | data.get("scalars", {})
 
+
+def _finished(spec: str, work: Path, needs: str) -> Iterator[Run]:
+    """The finished runs of a kind, or the one that is named, that hold a file; newest first."""
+    kind, _, wanted = spec.partition("/")
+    for path in sorted((work / "runs" / kind).glob("*/run.json"), reverse=True):
+        run = Run(path.parent)
+        named = not wanted or run.path.name == wanted
+        if named and run.info["status"] == "finished" and (run.path / needs).exists():
+            yield run
 
 
 def classifier_beside(runs: Sequence[Run], work: Path, fingerprint: str) -> Run | None:

@@ -219,6 +219,21 @@ def test_a_run_on_the_same_set_packed_otherwise_is_named_before_a_newer_one_on_a
         find("vae", common.work, "z.npy", other | packed)
 
 
+def test_a_work_folder_that_cannot_be_written_into_names_the_flag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notes.txt").touch()
+    taken = RunSettings(work_dir=tmp_path / "notes.txt")
+    with pytest.raises(UserError, match=r"^--work-dir /\S+/notes\.txt: is a file; give another folder"):
+        finished(taken)
+    below = RunSettings(work_dir=tmp_path / "notes.txt" / "work")
+    with pytest.raises(UserError, match=r"^--work-dir /\S+: cannot be made or written into \(Not a directory\); give"):
+        finished(below)
+    monkeypatch.setenv("NUNATAK_WORK", str(tmp_path / "notes.txt"))
+    with pytest.raises(UserError, match=r"^\$NUNATAK_WORK \(or --work-dir\) /\S+/notes\.txt: is a file"):
+        finished(RunSettings())
+
+
 @pytest.mark.parametrize("kind", TRAINED_BY)
 def test_what_is_missing_names_its_command(common: RunSettings, kind: str) -> None:
     with pytest.raises(UserError) as missing:
