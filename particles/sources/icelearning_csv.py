@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,7 +35,12 @@ BLOCK_ROWS = 20_000
 LONGEST_HEADER = 1 << 16
 FLOWCAM_FROM = 5
 """Scalars in a header from which it is a table of particles, whatever else it lacks."""
-MISSING = ["", "NA", "N/A", "#N/A", "null", "-", "nan", "NaN", "-nan"]
+MISSING = frozenset({"", "na", "n/a", "#n/a", "null", "-", "nan", "-nan"})
+"""What stands where a number is missing, in any case."""
+_MISSING_SPELLED = sorted(
+    {"".join(letters) for word in MISSING for letters in product(*zip(word.lower(), word.upper(), strict=True))}
+)
+"""Each in every mixture of cases, for a reader that compares letter by letter."""
 _NUMBER = re.compile(r"\s*[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|inf|infinity)\s*", re.IGNORECASE)
 
 
@@ -227,7 +232,7 @@ def _parsed_fast(table: Table, lines: list[bytes]) -> pd.DataFrame:
         arrow_csv.ConvertOptions(
             include_columns=[*table.numbers, *texts],
             column_types=dict.fromkeys(table.numbers, pa.float64()) | dict.fromkeys(texts, pa.string()),
-            null_values=MISSING,
+            null_values=_MISSING_SPELLED,
             decimal_point=table.decimal,
         ),
     )
@@ -244,7 +249,7 @@ def _parsed_slowly(table: Table, lines: list[bytes], numbers: list[int]) -> tupl
         fields = [row[place[name]] for row in rows]
         columns[name] = [_number(field, table.decimal) for field in fields]
         for row, (field, value) in enumerate(zip(fields, columns[name], strict=True)):
-            if value != value and field.strip() not in MISSING:
+            if value != value and field.strip().lower() not in MISSING:
                 reasons.setdefault(row, f"{table.name}:{numbers[row]}: {name} is '{field[:40]}', not a number")
     return pd.DataFrame(columns), reasons
 

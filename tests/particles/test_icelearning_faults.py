@@ -129,6 +129,16 @@ def test_numbers_that_cannot_be_told_are_refused(
     assert str(error.value) == f"{tmp_path}/{said}"
 
 
+@pytest.mark.parametrize("quote", ["", '"'], ids=["fast", "field by field"])
+def test_a_missing_number_is_missing_in_any_case(tmp_path: Path, quote: str) -> None:
+    given = ["n/a", "N/A", "N/a", "NULL", "Null", "na", "#n/a", "NAN", "-NaN", "-", ""]
+    names = [f"d_{i}.png" for i in range(len(given) + 1)]
+    dust(tmp_path, names, [f"{quote}{value}{quote}" for value in [*given, "2.5"]])
+    found = listed(tmp_path)
+    assert found["reject"].isna().all()
+    assert found[AREA].isna().tolist() == [True] * len(given) + [False]
+
+
 def test_a_column_named_twice_is_refused(tmp_path: Path) -> None:
     table(tmp_path / "dust.csv", [AREA, AREA, "imgpaths"], [[1, 2, "/x/a.png"]])
     with pytest.raises(UserError, match=r"dust.csv, line 1: column 'Area \(ABD\)' stands twice"):
