@@ -4,7 +4,8 @@ import numpy as np
 
 from figures.report_checks_ranking import Evidence
 from figures.report_results import Results, latent_of
-from figures.report_text import listed, percent
+from figures.report_text import percent
+from provenance.progress import listed
 
 FEW_FILLED = 0.10
 """Share of an autoencoder's dimensions that the core fills; an AE has no KL to tell."""

@@ -7,8 +7,9 @@ import pandas as pd
 
 from figures.confusion import confusion, shares
 from figures.report_results import Results, results_of
-from figures.report_text import listed, p_text, percent
+from figures.report_text import p_text, percent
 from provenance.errors import UserError
+from provenance.progress import listed
 from provenance.run import Run
 
 FEW_LABELS = 50

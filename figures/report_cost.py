@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from figures.report_results import Results
-from figures.report_text import DASH, Table, duration, listed, table
+from figures.report_text import DASH, Table, duration, table
 from provenance.energy import NOT_NOTED, OWN_GRID, WORLD_G_CO2_PER_KWH, Spent
+from provenance.progress import listed
 from provenance.run import Run
 
 _PARTS = (("cpu", "processor"), ("gpu", "GPU"))

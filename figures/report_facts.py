@@ -9,9 +9,10 @@ import pandas as pd
 from figures.curves import variational
 from figures.report_intervals import estimates
 from figures.report_results import Results, latent_of
-from figures.report_text import DASH, Table, duration, listed, percent, place, table
+from figures.report_text import DASH, Table, duration, percent, place, table
 from particles.sets import DataSettings
 from provenance.errors import UserError
+from provenance.progress import listed
 from provenance.run import RunSettings
 from provenance.settings import plain
 

@@ -9,7 +9,8 @@ from figures.cards import scale_bar
 from figures.particle_cards import found_text, known_text
 from figures.report_pictures import crop_uri
 from figures.report_results import Results
-from figures.report_text import listed, p_text, percent, place, size
+from figures.report_text import p_text, percent, place, size
+from provenance.progress import listed
 
 TOP = 20
 MOST_CROPS = 120

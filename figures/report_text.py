@@ -96,9 +96,3 @@ def place(row: Any) -> str:
     if "top_cm" in known and "bottom_cm" in known:
         parts.append(f"{known['top_cm']:g}{DASH}{known['bottom_cm']:g} cm")
     return ", ".join(parts) or DASH
-
-
-def listed(names: Sequence[str], most: int = 6) -> str:
-    """`a, b, c and 4 more`."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -5,9 +5,10 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
@@ -28,14 +29,18 @@ from particles.squares import PackSettings, Squares, pack_slice
 from particles.table import MEASURED_COLUMNS, ROW_COLUMNS, read_parquet, write_parquet
 from provenance.errors import UserError
 from provenance.files import read_json, replacing, write_json
+from provenance.progress import listed
 from provenance.progress import progress as progress_bar
 
+_PARTICULAR = re.compile(r"'[^']*'|\S*[\d/]\S*")
+"""What tells two reasons of one kind apart: a value, a line, the name of a crop."""
 LAYOUT = 3
 """Version of what a packed set holds; a set of an older one is packed again."""
 SHARD_ROWS = 4096
 """Rows a shard: 16 MiB at 64 px, and at most this much work is lost when packing is killed."""
 TASK_ROWS = 256
 """Rows a worker takes at a time; small enough that the progress bar moves."""
+_SCALARS_SAID = 10
 
 
 class Task(NamedTuple):
@@ -73,6 +78,8 @@ def pack(source: Source, folder: Path, settings: PackSettings, say: Callable[[st
     n = take_inventory(source, folder / "rows", SHARD_ROWS)
     if isinstance(source, Advising) and (advice := source.advice()):
         say(advice)  # before the work, which may take hours
+    if settings.scalars and (absent := _not_brought(folder, settings)):
+        say(f"not in the tables, measured from the pixels: {listed(absent, _SCALARS_SAID)}")
     shards = -(-n // SHARD_ROWS)
     missing = [number for number in range(shards) if not _shard_done(folder, number)]
     with progress_bar() as progress, ExitStack() as stack:
@@ -148,10 +155,12 @@ def _table_of(slices: list[tuple[pd.DataFrame, Squares]]) -> pd.DataFrame:
 def _finish(
     folder: Path, source: Source, settings: PackSettings, key: str, parts: int, say: Callable[[str], None]
 ) -> None:
-    rejected = _joined_rejected(folder, parts)
+    rejected, why = _joined_rejected(folder, parts)
     n, in_um = _joined_table(folder, parts)
     if n == 0:
-        raise UserError(f"{source.name}: none of its {rejected} crops can be used; {folder / 'rejected.csv'} says why")
+        raise UserError(
+            f"{source.name}: none of its {rejected} crops can be used; {why}; each is in {folder / 'rejected.csv'}"
+        )
     write_json(
         folder / "set.json",
         {
@@ -167,15 +176,26 @@ def _finish(
         for stray in place.glob(".*.[0-9]*.*"):  # half a file, written beside its place when a packing was killed
             stray.unlink()
     if rejected:
-        say(f"{rejected} of {n + rejected} crops left out, listed in {folder / 'rejected.csv'}")
+        say(f"{rejected} of {n + rejected} crops left out, listed in {folder / 'rejected.csv'}; {why}")
 
 
 def _measured_by(folder: Path, settings: PackSettings) -> str:
     """Who measured the scalars: `instrument` (they came with the rows), `pixels` (this program), or `nobody`."""
-    came = pq.read_schema(part_path(folder / "rows", 0)).names
-    if settings.instrument_scalars and set(came) & set(SCALARS):
+    if _brought(folder, settings):
         return "instrument"
     return "pixels" if settings.scalars else "nobody"
+
+
+def _brought(folder: Path, settings: PackSettings) -> list[str]:
+    """The scalars that came with the rows and are kept."""
+    came = pq.read_schema(part_path(folder / "rows", 0)).names
+    return [name for name in SCALARS if name in came] if settings.instrument_scalars else []
+
+
+def _not_brought(folder: Path, settings: PackSettings) -> list[str]:
+    """The scalars that did not come though others did: two ways of measuring stand side by side in such a set."""
+    brought = _brought(folder, settings)
+    return [name for name in SCALARS if name not in brought] if brought else []
 
 
 def _joined_table(folder: Path, parts: int) -> tuple[int, bool]:
@@ -197,16 +217,26 @@ def _joined_table(folder: Path, parts: int) -> tuple[int, bool]:
     return rows, in_um
 
 
-def _joined_rejected(folder: Path, parts: int) -> int:
-    rows = 0
+def _joined_rejected(folder: Path, parts: int) -> tuple[int, str]:
+    """The parts' lists as one file.
+
+    Returns:
+        Rows, and the commonest reason in words.
+    """
+    counts: Counter[str] = Counter()
+    first: dict[str, str] = {}
     with replacing(folder / "rejected.csv") as beside:
         _write_rejected(beside, [])
         with beside.open("a", newline="", encoding="utf-8") as file:
             for number in range(parts):
                 part = _read_rejected(folder / "parts" / f"{number:05d}.csv")
                 csv.writer(file).writerows(part)
-                rows += len(part)
-    return rows
+                kinds = [_PARTICULAR.sub("", reason) for _, _, reason in part]
+                counts.update(kinds)
+                for kind, (_, _, reason) in zip(kinds, part, strict=True):
+                    first.setdefault(kind, reason)
+    kind, times = counts.most_common(1)[0] if counts else ("", 0)
+    return counts.total(), f"most often ({times}): {first.get(kind)}"
 
 
 def _fingerprint(folder: Path, shards: int) -> str:

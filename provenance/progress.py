@@ -1,4 +1,4 @@
-"""Progress bars and tables in the terminal, one look for all commands."""
+"""Progress bars, tables and lists of names in the terminal, one look for all commands."""
 
 from collections.abc import Iterable, Sequence
 
@@ -41,6 +41,12 @@ def show_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     Console().print(table)
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """`a, b, c and 4 more`."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def _cell(value: object) -> str:

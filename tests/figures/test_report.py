@@ -31,9 +31,10 @@ from figures.report_intervals import Ranking, estimates, replicates
 from figures.report_list import further_discoveries, least_p, strangest
 from figures.report_pictures import embedded
 from figures.report_results import Results, participation, results_of
-from figures.report_text import duration, listed, percent, place, size, table
+from figures.report_text import duration, percent, place, size, table
 from provenance.errors import UserError
 from provenance.files import read_json, write_json
+from provenance.progress import listed
 from provenance.run import Run, RunSettings, started
 
 ALONE = {"meta", "img", "br", "link"}  # elements without an end

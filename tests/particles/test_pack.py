@@ -15,6 +15,7 @@ from particles import pack as command
 from particles import packing
 from particles.packing import pack, pack_key
 from particles.pixels import PixelStore
+from particles.scalars import SCALARS
 from particles.sets import DataSettings, open_set
 from particles.sources.source import BadCrop
 from particles.squares import PackSettings
@@ -107,7 +108,8 @@ def test_rejected_crops_are_listed_in_order(tmp_path: Path, small_parts: None) -
     rejected = pd.read_csv(tmp_path / "rejected.csv", dtype=str)
     assert rejected.to_numpy().tolist() == [[str(i), str(i), f"number {i}, which is bad"] for i in (3, 10, 17)]
     assert len(said) == 1
-    assert "3 of 23 crops left out" in said[0]
+    assert said[0].startswith("3 of 23 crops left out")
+    assert said[0].endswith("rejected.csv; most often (3): number 3, which is bad"), "whatever the number"
 
 
 def test_scalars_are_measured_on_the_crop_in_its_scale(tmp_path: Path) -> None:
@@ -261,6 +263,36 @@ def test_nothing_is_left_over(tmp_path: Path, small_parts: None) -> None:
     assert len(list((tmp_path / "pixels").iterdir())) == 5
 
 
+def test_scalars_that_the_tables_lack_are_said(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Brought(Made):
+        lacks: tuple[str, ...] = ()
+
+        def rows(self) -> pd.DataFrame:
+            return super().rows().assign(**{name: 1.0 for name in SCALARS if name not in self.lacks})
+
+    def said(settings: PackSettings, source: Made) -> list[str]:
+        lines: list[str] = []
+        pack(source, tmp_path / str(len(list(tmp_path.iterdir()))), settings, lines.append)
+        return lines
+
+    two = Brought(n=2, lacks=("Width", "Area (ABD)"))
+    assert said(PackSettings(), two) == ["not in the tables, measured from the pixels: Area (ABD), Width"]
+    many = Brought(n=2, lacks=tuple(SCALARS)[:12])
+    assert said(PackSettings(), many)[0].endswith(f"{tuple(SCALARS)[9]} and 2 more")
+    own = PackSettings(instrument_scalars=False)
+    assert said(PackSettings(), Brought(n=2)) == said(PackSettings(), Made(n=2)) == said(own, two) == []
+    assert said(QUICK, two) == [], "and then they are measured by nobody"
+
+
+def test_the_command_names_an_out_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "lake").mkdir()
+    (tmp_path / "packed").touch()
+    data = DataSettings(data=str(tmp_path / "lake"))
+    with pytest.raises(UserError, match=r"^--out \S+/packed: is a file; give another folder"):
+        command.main(command.Settings(out=tmp_path / "packed", data=data))
+
+
 def test_no_rows_no_set(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="made: no particles found"):
         pack(Made(n=0), tmp_path, QUICK, silent)
@@ -305,7 +337,7 @@ def test_the_command_says_what_it_took_for_labels(tmp_path: Path, capsys: pytest
         (tmp_path / "lake" / name).mkdir(parents=True)
         Image.fromarray(Made().read(Made().rows().iloc[4])).save(tmp_path / "lake" / name / f"{name}.png")
     command.main(command.Settings(tmp_path / "packed", DataSettings(str(tmp_path / "lake"), pack=QUICK)))
-    assert capsys.readouterr().out.splitlines()[-2].startswith("labels from subfolders: bag12, camp; --no-use-labels")
+    assert capsys.readouterr().out.splitlines()[-2].startswith("labels from subfolders: bag12 (1), camp (1); --no-use")
 
 
 def test_pillow_agrees_with_the_store(tmp_path: Path) -> None:
