@@ -16,6 +16,7 @@ from particles.sources.digits import Digits, Mnist
 from particles.sources.flowcam import FlowCam, is_flowcam
 from particles.sources.folder import Folder
 from particles.sources.icelearning import UM_PER_PX, IceLearning, is_icelearning
+from particles.sources.icelearning_csv import PATHS
 from particles.sources.source import Source
 from particles.sources.synthetic import Synthetic
 from particles.splits import assign
@@ -23,6 +24,7 @@ from particles.squares import PackSettings
 from particles.table import read_parquet
 from provenance.errors import UserError
 from provenance.files import read_json
+from provenance.progress import listed
 from provenance.run import RunSettings
 
 
@@ -219,22 +221,22 @@ def packed_folder(
     return folder
 
 
-_LABELS_SAID = 8
+_LABELS_SAID, _TABLES_SAID, _FOLDERS_SAID = 30, 5, 10
 """More names than these make no line that is read."""
 
 
 def folder_labels(folder: Path) -> str | None:
-    """One line that names the labels of a packed set if they were names of subfolders; None of other sets.
+    """One line that names and counts the labels of a packed set if they were names of subfolders; None of others.
 
     Nothing but a reader tells a class from a sample, and a core sorted by samples would be learned from as labels.
     """
     if read_json(folder / "set.json").get("source", {}).get("kind") != "folder":
         return None
-    names = sorted(read_parquet(folder / "table.parquet", ["label"])["label"].dropna().unique())
-    if not names:
+    counts = read_parquet(folder / "table.parquet", ["label"])["label"].value_counts().sort_index()
+    if counts.empty:
         return None
-    more = f" and {len(names) - _LABELS_SAID} more" if len(names) > _LABELS_SAID else ""
-    return f"labels from subfolders: {', '.join(names[:_LABELS_SAID])}{more}; --no-use-labels if these are samples"
+    names = listed([f"{name} ({n})" for name, n in counts.items()], _LABELS_SAID)
+    return f"labels from subfolders: {names}; --no-use-labels if these are samples"
 
 
 NAMED: dict[str, Callable[[DataSettings, int], Source]] = {
@@ -260,7 +262,7 @@ def find_source(
         data: the name or path.
         settings: where the data root is, and what a source needs to know.
         seed: of the synthetic set.
-        say: takes one line, what the path was taken for.
+        say: takes one-line messages: what the path was taken for, and which tables in it are not used.
         flag: where the user gave it, for errors.
 
     Raises:
@@ -277,10 +279,30 @@ def find_source(
         if path.is_dir():
             what, make = next((what, make) for fits, what, make in DETECTED if fits(path))
             say(f"data: {path} {what}")
-            return make(settings, path.resolve())
+            source = make(settings, path.resolve())
+            if isinstance(source, Folder) and source.lost_tables:
+                say(_unused(source.lost_tables))
+            return source
         if path.is_file():
             raise UserError(f"{flag} {data}: is a file; give the folder that it lies in")
-    raise UserError(f"{flag} {data}: no such folder; built in are {', '.join(NAMED)}")
+    where = "" if Path(data).expanduser().is_absolute() else f"; {_looked_in(settings.root)}"
+    raise UserError(f"{flag} {data}: no such folder; built in are {', '.join(NAMED)}{where}")
+
+
+def _unused(tables: list[str]) -> str:
+    """What a user must know of scalars that nothing ties to a crop."""
+    return (
+        f"scalars NOT used, for no column '{PATHS}' says whose they are: {listed(tables, _TABLES_SAID)}; to use them, "
+        f"add that column with each row's image (dust/a.png), then labels come from the tables too"
+    )
+
+
+def _looked_in(root: Path) -> str:
+    """Where a name was looked for, and what could have been named there."""
+    if not root.is_dir():
+        return f"looked in the current folder; {root} is not there (--data-dir or $NUNATAK_DATA names another)"
+    found = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return f"looked in the current folder and in {root} (there: {listed(found, _FOLDERS_SAID) or 'no folder'})"
 
 
 _COMPARED = {

@@ -44,6 +44,11 @@ def empty_rows(n: int) -> pd.DataFrame:
     return pd.DataFrame({name: pd.array([pd.NA] * n, dtype=kind) for name, kind in ROW_COLUMNS.items()})
 
 
+def rejected_rows(ids: list[str], images: list[str], reasons: list[str], role: str) -> pd.DataFrame:
+    """Rows that are listed in `rejected.csv` and nowhere else, each with its reason."""
+    return empty_rows(len(ids)).assign(particle_id=ids, image=images, role=role, reject=reasons)
+
+
 def validated(rows: pd.DataFrame, where: str) -> pd.DataFrame:
     """Rows in the schema's order and types.
 

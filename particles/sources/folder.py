@@ -1,9 +1,13 @@
-"""Any folder of crops: class subfolders become labels; loose crops and folders of samples are an unlabeled core."""
+"""Any folder of crops: class subfolders become labels; loose crops and folders of samples are an unlabeled core.
+
+Tables of FlowCam beside the crops that do not say which images their rows are of are listed, and not read.
+"""
 
 import hashlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,17 +16,20 @@ import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
 from particles.names import parse_names, samples_of
-from particles.sources.source import BadCrop
+from particles.sources.icelearning_images import Tree
+from particles.sources.icelearning_tables import rejected_tables, tables_without_paths
+from particles.sources.source import SUFFIXES, BadCrop
 from particles.table import empty_rows
 from provenance.errors import UserError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
 LARGEST_SIDE = 8192
 """px; no flow-cell particle is larger, and a hostile file must not fill the memory."""
 DEPTHS = (8, 10, 12, 14)
 """Bits of cameras whose values are saved in 16-bit files; with the last, a quarter of the range is used."""
 LOOKED_AT = 256
 """Crops at most whose brightest pixel is looked at before packing, spread evenly over the set."""
+UNLABELED = frozenset({"core", "unlabeled", "unlabelled"})
+"""Folders, in any case, that name no class either: what lies in them is searched."""
 SPLITS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 """Folders, in any case, that sort a set by what its particles are for: no classes, the classes lie in them."""
 
@@ -31,7 +38,9 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Folder:
-    """Crops below `root`; the first folder below it names the class, unless it has the name of a sample of an ice core.
+    """Crops below `root`; the first folder below it names the class, unless it is one of `UNLABELED` or a sample's.
+
+    Names of samples are those of an ice core (`GRIP_3046_0_20_1`).
 
     Folders of `SPLITS` are passed over: `train/dust/a.png` is dust. Where both train and test hold labeled crops, they
     are the splits of these.
@@ -53,8 +62,13 @@ class Folder:
         """The folder's own name."""
         return self.root.name
 
+    @cached_property
+    def lost_tables(self) -> list[str]:
+        """Tables of FlowCam below `root` whose rows are of nobody knows which image, by their names below it."""
+        return tables_without_paths(Tree(self.root.resolve()))
+
     def rows(self) -> pd.DataFrame:
-        """One row for each image file, in the order of the paths."""
+        """One row for each image file, in the order of the paths; then a rejected one for each of `lost_tables`."""
         files = self._files()
         relative = [path.relative_to(self.root) for path in files]
         classes, splits = _classes_and_splits(relative)
@@ -66,7 +80,10 @@ class Folder:
         rows["split"] = splits
         if self.um_per_px is not None:
             rows["um_per_px"] = self.um_per_px
-        return _placed(rows, pd.Series([path.stem for path in relative], dtype="string"))
+        rows = _placed(rows, pd.Series([path.stem for path in relative], dtype="string"))
+        if not files or not self.lost_tables:
+            return rows
+        return pd.concat([rows, rejected_tables(self.lost_tables)], ignore_index=True)
 
     def read(self, row: Any) -> np.ndarray:
         """Decode one file to grey: (H, W) uint8."""
@@ -81,23 +98,24 @@ class Folder:
         if not fitting:
             return None
         return (
-            f"{self.name}: the brightest pixel of {len(tops)} 16-bit crops is {max(tops):.0f} of 65535, so they come "
-            f"out nearly black: give --bit-depth {fitting[0]} if that is what the camera has"
+            f"{self.name}: the brightest pixel of its 16-bit crops ({len(tops)} looked at) is {max(tops):.0f} of "
+            f"65535, so they come out nearly black: give --bit-depth {fitting[0]} if that is what the camera has"
         )
 
     def describe(self) -> dict[str, Any]:
-        """Path, scale, and a digest of every file's name, size and time of change."""
+        """Path, scale, what is not read, and a digest of every image file's name, size and time of change."""
         digest = hashlib.blake2b(digest_size=16)
         for path in self._files():
             stat = path.stat()
             digest.update(f"{path.relative_to(self.root)}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
         return {
             "kind": "folder",
-            "rules": 2,  # of what a folder's name says; by other ones the same files have other labels
+            "rules": 3,  # of what names say; by other ones the same files have other labels and ids
             "root": str(self.root),
             "um_per_px": self.um_per_px,
             "bit_depth": self.bit_depth,
             "files": digest.hexdigest(),
+            "lost_tables": self.lost_tables,
         }
 
     def _files(self) -> list[Path]:
@@ -118,6 +136,7 @@ def _classes_and_splits(relative: list[Path]) -> tuple[pd.Series, pd.Series]:
     splits = pd.Series([SPLITS.get(parts[0].casefold()) if parts else None for parts in folders], dtype="string")
     within = (parts[1:] if split else parts for parts, split in zip(folders, splits.notna(), strict=True))
     classes = pd.Series([parts[0] if parts else None for parts in within], dtype="string")
+    classes = classes.mask(classes.str.casefold().isin(UNLABELED))
     classes = classes.mask(parse_names(classes)["core"].notna())  # a core sorted by sample is no labeled set
     splits = splits.mask(classes.isna())  # a core has none: all of it is searched, and learned from
     whole = {"train", "test"} <= set(splits.dropna())  # one of them alone leaves nothing to learn from, or to judge by
@@ -132,9 +151,19 @@ def _placed(rows: pd.DataFrame, stems: pd.Series) -> pd.DataFrame:
 
 
 def _ids(relative: list[Path]) -> list[str]:
-    """The file's stem where it is unique in the set, as with FlowCam names; else the path without its suffix."""
-    stems = [path.stem for path in relative]
-    return stems if len(set(stems)) == len(stems) else [path.with_suffix("").as_posix() for path in relative]
+    """The file's stem, as with FlowCam names; where others have it too, its path, and in a pair that with its suffix.
+
+    Each crop gets the shortest that tells it apart, so that a crop added changes the ids of its namesakes alone: marks
+    and tables name particles by them.
+    """
+    names = np.array([(p.stem, p.with_suffix("").as_posix(), p.as_posix()) for p in relative], dtype=object)
+    used = np.zeros(len(relative), dtype=np.int64)
+    while True:
+        ids = names.reshape(-1, 3)[np.arange(len(used)), used]
+        again = pd.Series(ids).duplicated(keep=False).to_numpy() & (used < 2)
+        if not again.any():  # paths are unique, and who shares one of them had a longer name to go to
+            return ids.tolist()
+        used[again] += 1
 
 
 def read_grey(path: Path, bit_depth: int = 0) -> np.ndarray:

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 
 from particles.names import parse_names, samples_of
 from particles.scalars import SCALARS
-from particles.sources.folder import SUFFIXES, read_grey
+from particles.sources.folder import read_grey
 from particles.sources.icelearning_csv import CALIBRATION, PATHS, Block, blocks
 from particles.sources.icelearning_images import (
     ABSENT,
@@ -38,9 +38,16 @@ from particles.sources.icelearning_images import (
     is_inside,
     walk,
 )
-from particles.sources.icelearning_tables import Listed, is_icelearning, labels_of, listed_tables, tables_without_paths
-from particles.sources.source import BadCrop
-from particles.table import REJECT, ROW_COLUMNS, empty_rows
+from particles.sources.icelearning_tables import (
+    Listed,
+    is_icelearning,
+    labels_of,
+    listed_tables,
+    rejected_tables,
+    tables_without_paths,
+)
+from particles.sources.source import SUFFIXES, BadCrop
+from particles.table import REJECT, ROW_COLUMNS, empty_rows, rejected_rows
 from provenance.errors import UserError
 
 __all__ = ["IceLearning", "is_icelearning"]
@@ -114,23 +121,18 @@ class IceLearning:
         for listed in tables:
             for block in blocks(listed.table):
                 yield self._of_block(tree, tables, listed, block)
-                yield self._rejected(
+                yield rejected_rows(
                     [f"{listed.table.name}:{line}" for line in block.broken],
                     [listed.table.name] * len(block.broken),
                     list(block.broken.values()),
                     listed.role,
                 )
-        lost = tables_without_paths(tree)
-        yield self._rejected(lost, lost, [f"a table without the column '{PATHS}': whose rows?"] * len(lost), "core")
+        yield rejected_tables(tables_without_paths(tree))
         for parts in tree.folders():
             for names in tree.listing(parts).unclaimed():
                 images = ["/".join((*parts, name)) for name in names]
                 stems = [os.path.splitext(name)[0] for name in names]
-                yield self._rejected(stems, images, ["no row in any CSV"] * len(names), "core")
-
-    def _rejected(self, ids: list[str], images: list[str], reasons: list[str], role: str) -> pd.DataFrame:
-        rows = empty_rows(len(ids))
-        return rows.assign(particle_id=ids, image=images, role=role, reject=reasons)
+                yield rejected_rows(stems, images, ["no row in any CSV"] * len(names), "core")
 
     def _of_block(self, tree: Tree, tables: list[Listed], listed: Listed, block: Block) -> pd.DataFrame:
         folders, files = _split(block.frame[PATHS])

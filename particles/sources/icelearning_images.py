@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from particles.sources.folder import SUFFIXES
+from particles.sources.source import SUFFIXES
 
 ALIASES = {"campanian": "camp", "grimsvotn": "grim", "grímsvötn": "grim", "contamination": "cont"}
 ABSENT, OUTSIDE, ABSENT_AGAIN = -1, -2, -3

@@ -1,12 +1,15 @@
 """Which of the CSV files below a root are tables of particles, in what order they count, and what each is of."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from particles.sources.icelearning_csv import PATHS, Block, Table, lacks_paths, open_table
 from particles.sources.icelearning_images import Parts, Tree, canonical, is_inside, walk
+from particles.table import rejected_rows
 from provenance.errors import UserError
 
 CLASSES = ("dust", "camp", "grim", "corylus", "qrob", "qsub", "cont")
@@ -70,6 +73,12 @@ def tables_without_paths(tree: Tree) -> list[str]:
     """Tables of FlowCam below the root that do not say which images their rows are of, by their names below it."""
     paths = ("/".join(parts) for parts in tree.tables)
     return [name for name in paths if is_inside(tree.root, tree.root / name) and lacks_paths(tree.root / name)]
+
+
+def rejected_tables(names: Sequence[str]) -> pd.DataFrame:
+    """A row for each of `tables_without_paths`, so that they are listed with what else cannot be used."""
+    reason = f"a table without the column '{PATHS}': whose rows?"
+    return rejected_rows([*names], [*names], [reason] * len(names), "core")
 
 
 def _label(tree: Tree, parts: Parts) -> str | None:

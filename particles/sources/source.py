@@ -6,6 +6,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import pandas as pd
 
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"})
+"""Of image files that hold one crop each, in any case."""
+
 
 class BadCrop(Exception):  # noqa: N818  (it is a verdict on a crop, not a failure of the program)
     """One crop cannot be used; the message is the reason that `rejected.csv` shows."""

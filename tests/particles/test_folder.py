@@ -143,8 +143,10 @@ def test_crops_of_a_12_bit_camera_are_scaled_alike_and_the_remedy_is_said(tmp_pa
     saved(root / "d.png", np.full((9, 9), 200, np.uint8))
     values, said = packed_backgrounds(root, tmp_path / "full")
     assert values == [14, 1, 9, 200]
-    assert said == ["lake: the brightest pixel of 3 16-bit crops is 3600 of 65535, so they come out nearly black: "
-                    "give --bit-depth 12 if that is what the camera has"]  # fmt: skip
+    assert said == [
+        "lake: the brightest pixel of its 16-bit crops (3 looked at) is 3600 of 65535, so they come out nearly black: "
+        "give --bit-depth 12 if that is what the camera has"
+    ]
     assert packed_backgrounds(root, tmp_path / "twelve", 12) == ([224, 16, 149, 200], [])
 
 
@@ -160,7 +162,7 @@ def test_a_large_set_is_looked_at_in_part(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(folder, "LOOKED_AT", 4)
     for i in range(12):
         saved(tmp_path / f"{i:02d}.png", np.full((3, 3), 1000 + i, np.uint16))
-    assert "of 4 16-bit crops is 1009 of" in str(Folder(tmp_path).advice()), "00, 03, 06, 09"
+    assert "16-bit crops (4 looked at) is 1009 of" in str(Folder(tmp_path).advice()), "00, 03, 06, 09"
 
 
 @pytest.mark.parametrize("bits", [-1, 7, 17])
@@ -217,14 +219,17 @@ def test_bad_crops_are_listed_and_the_rest_is_packed(tmp_path: Path) -> None:
     assert table["particle_id"].tolist() == ["good0", "good1", "good2"]
     assert len(np.load(out / "pixels" / "00000.npy")) == 3
     assert read_json(out / "set.json")["rejected"] == len(reasons)
-    assert said == [f"8 of 11 crops left out, listed in {out / 'rejected.csv'}"]
+    assert len(said) == 1
+    assert said[0].startswith(f"8 of 11 crops left out, listed in {out / 'rejected.csv'}; most often (2): ")
 
 
 def test_a_folder_of_bad_crops_only(tmp_path: Path) -> None:
     root = tmp_path / "lake"
     root.mkdir()
     n = len(damaged(root))
-    with pytest.raises(UserError, match=f"lake: none of its {n} crops can be used; .*rejected.csv says why"):
+    with pytest.raises(
+        UserError, match=f"lake: none of its {n} crops can be used; most often .*; each is in .*rejected.csv"
+    ):
         pack(Folder(root), tmp_path / "packed", PackSettings())
     assert (tmp_path / "packed" / "rejected.csv").read_text().count("\n") == n + 1
     assert not (tmp_path / "packed" / "set.json").exists()
@@ -336,17 +341,72 @@ def test_rows_lead_to_their_own_pixels(tmp_path: Path) -> None:
     assert greys == {"1": 0, "2": 10, "0": 20}
 
 
-def test_equal_stems_get_their_path(tmp_path: Path) -> None:
-    for name in ("a/1.png", "b/1.png", "b/2.png"):
+@pytest.mark.parametrize(
+    "ids",
+    [
+        {"a/1.png": "a/1", "b/1.png": "b/1", "b/2.png": "2", "c/3.png": "3"},
+        {"1.png": "1", "a/1.png": "a/1"},
+        {"a/1.png": "a/1.png", "a/1.bmp": "a/1.bmp", "a/2.png": "2"},
+        {"a/1.PNG": "a/1.PNG", "a/1.png": "a/1.png", "b/1.png": "b/1"},
+        {"1.png": "1.png", "1.bmp": "1.bmp", "a/1.png": "a/1"},
+        {"1.png": "1.png", "1.bmp": "1.bmp", "1.png.png": "1.png.png"},  # whose stem is the first one's path
+        {"1.png": "1.png", "1.bmp": "1.bmp", "a/1.png.png": "a/1.png"},
+        {"a/b.png": "a/b.png", "a/b.tif": "a/b.tif", "a/b.png.png": "b.png", "c/b.tif": "c/b"},
+    ],
+)
+def test_namesakes_alone_get_a_longer_id(tmp_path: Path, ids: dict[str, str]) -> None:
+    for name in ids:
         crop(tmp_path / name)
-    assert Folder(tmp_path).rows()["particle_id"].tolist() == ["a/1", "b/1", "b/2"]
+    rows = validated(Folder(tmp_path).rows(), "lake")
+    assert dict(zip(rows["image"], rows["particle_id"], strict=True)) == ids
 
 
-def test_one_crop_in_two_formats_is_named(tmp_path: Path) -> None:
-    crop(tmp_path / "a" / "1.png")
-    crop(tmp_path / "a" / "1.bmp")
-    with pytest.raises(UserError, match=r"'a/1' stands twice \(a/1.bmp, a/1.png\)"):
-        validated(Folder(tmp_path).rows(), "lake")
+def test_a_crop_added_changes_the_ids_of_its_namesakes_alone(tmp_path: Path) -> None:
+    for name in ("a/1.png", "a/2.png", "3.png"):
+        crop(tmp_path / name)
+    before = set(Folder(tmp_path).rows()["particle_id"])
+    crop(tmp_path / "b" / "1.png")
+    assert before - set(Folder(tmp_path).rows()["particle_id"]) == {"1"}
+
+
+@pytest.mark.parametrize("name", ["core", "Core", "UNLABELED", "unlabelled"])
+def test_a_folder_named_core_is_no_class(tmp_path: Path, name: str) -> None:
+    for path in (f"{name}/a.png", f"train/{name}/b.png", "dust/c.png", f"dust/{name}/d.png", "core2/e.png"):
+        crop(tmp_path / path)
+    rows = Folder(tmp_path).rows().set_index("particle_id")
+    assert rows["label"].dropna().to_dict() == {"c": "dust", "d": "dust", "e": "core2"}
+    assert rows["truth"].dropna().to_dict() == {"c": "dust", "d": "dust", "e": "core2"}
+    assert set(rows.index[rows["role"] == "core"]) == {"a", "b"}
+
+
+FIVE = "Area (ABD),Width,Length,Perimeter,Circularity"
+
+
+def test_tables_that_say_not_whose_scalars_they_hold_are_listed_and_not_used(tmp_path: Path) -> None:
+    root, said = tmp_path / "lake", []
+    for name in ("train/dust/1.png", "train/dust/2.png"):
+        crop(root / name)
+    for name, header in (
+        ("dust.csv", FIVE), ("train/GRIP_1.csv", f"Sample;{FIVE}".replace(",", ";")), ("notes.csv", "who,when"),
+        (".hidden.csv", FIVE),
+    ):  # fmt: skip
+        (root / name).write_text(f"{header}\n")
+    assert Folder(root).lost_tables == ["dust.csv", "train/GRIP_1.csv"]
+    pack(Folder(root), tmp_path / "packed", PackSettings(size=16), said.append)
+    with (tmp_path / "packed" / "rejected.csv").open(newline="", encoding="utf-8") as file:
+        reasons = {row["image"]: row["reason"] for row in csv.DictReader(file)}
+    assert reasons == dict.fromkeys(Folder(root).lost_tables, "a table without the column 'imgpaths': whose rows?")
+    assert read_parquet(tmp_path / "packed" / "table.parquet")["particle_id"].tolist() == ["1", "2"]
+    assert read_json(tmp_path / "packed" / "set.json")["scalars_by"] == "pixels"
+
+
+def test_a_table_of_scalars_is_no_crop(tmp_path: Path) -> None:
+    (tmp_path / "dust.csv").write_text(FIVE)
+    with pytest.raises(UserError, match="no particles found"):
+        validated(Folder(tmp_path).rows(), tmp_path.name)
+    before = Folder(tmp_path).describe()
+    (tmp_path / "camp.csv").write_text(FIVE)
+    assert Folder(tmp_path).describe() != before, "or it would not be listed"
 
 
 def test_links_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:

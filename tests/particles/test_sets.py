@@ -58,11 +58,19 @@ def test_a_name_may_lie_in_the_data_folder(tiny_set: TinySet, tmp_path: Path, mo
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.delenv("NUNATAK_DATA", raising=False)
-    with pytest.raises(UserError, match="--data lake: no such folder; built in are synthetic, mnist, digits"):
+    with pytest.raises(UserError) as error:
         find_source("lake", DataSettings(), 0)
+    assert str(error.value) == (
+        "--data lake: no such folder; built in are synthetic, mnist, digits; looked in the current folder; "
+        f"{tmp_path}/elsewhere/data is not there (--data-dir or $NUNATAK_DATA names another)"
+    )
     (tmp_path / "notes.txt").touch()
     with pytest.raises(UserError, match=r"notes\.txt: is a file; give the folder"):
         find_source(str(tmp_path / "notes.txt"), DataSettings(), 0)
+    with pytest.raises(UserError, match=rf"in the current folder and in {tmp_path} \(there: elsewhere, lake\)$"):
+        find_source("lak", DataSettings(data_dir=tmp_path), 0)
+    with pytest.raises(UserError, match=r"digits$"):
+        find_source(str(tmp_path / "lak"), DataSettings(data_dir=tmp_path), 0)
     assert find_source("lake", DataSettings(data_dir=tmp_path), 0, lambda line: None) == Folder(root)
     monkeypatch.setenv("NUNATAK_DATA", str(tmp_path))
     assert find_source("lake", DataSettings(), 0, lambda line: None) == Folder(root)
@@ -121,7 +129,7 @@ def test_a_packed_set_is_recognized(tiny_set: TinySet, monkeypatch: pytest.Monke
     assert (again.fingerprint, again.name, len(again.table)) == (first.fingerprint, "lake", 6)
     assert said == [
         f"data: {first.folder} is a packed set; size, fit and corrections are those it was packed with",
-        "labels from subfolders: ash; --no-use-labels if these are samples",
+        "labels from subfolders: ash (6); --no-use-labels if these are samples",
         "no core of its own: the test split of the labeled particles is searched in its place",
     ]
 
@@ -178,21 +186,34 @@ def test_a_core_has_no_splits_of_its_own(tiny_set: TinySet) -> None:
     assert searched["truth"].value_counts().to_dict() == {"odd": 40, "ash": 40}
 
 
-def test_labels_from_subfolders_are_said_where_they_are_used(tiny_set: TinySet) -> None:
+def test_tables_that_are_not_used_are_said_with_the_way_out(tiny_set: TinySet) -> None:
+    root, said = tiny_set("lake", {"dust": 2}), []
+    (root / "dust.csv").write_text("Area (ABD),Width,Length,Perimeter,Circularity\n1,2,3,4,5\n")
+    find_source(str(root), DataSettings(), 0, said.append)
+    assert said == [
+        f"data: {root} is a folder of crops",
+        "scalars NOT used, for no column 'imgpaths' says whose they are: dust.csv; to use them, add that column with "
+        "each row's image (dust/a.png), then labels come from the tables too",
+    ]
+
+
+def test_labels_from_subfolders_are_said_where_they_are_used(
+    tiny_set: TinySet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def said(**given: Any) -> list[str]:
         lines: list[str] = []
         open_set(DataSettings(pack=QUICK, **given), RunSettings(), lines.append)
         return [line for line in lines if line.startswith("labels")]
 
     lake, loose = str(tiny_set("lake", {"dust": 6, "bag 3": 6, "": 6})), str(tiny_set("loose", {"": 6}))
-    line = "labels from subfolders: bag 3, dust; --no-use-labels if these are samples"
+    line = "labels from subfolders: bag 3 (6), dust (6); --no-use-labels if these are samples"
     assert said(data=lake) == said(data=lake) == [line], "not only when it is packed"
     assert said(data=str(opened(lake).folder)) == [line], "nor only of what is not"
     assert said(data=lake, use_labels=False) == said(data=loose) == said(data=loose, core=lake) == []
     assert said(data=lake, core=loose) == [line]
-    many = str(tiny_set("many", {f"kind{i}": 5 for i in range(10)}))
-    assert said(data=many, held_out=tuple(f"kind{i}" for i in range(9)))[0].split("; ")[0] == (
-        "labels from subfolders: kind0, kind1, kind2, kind3, kind4, kind5, kind6, kind7 and 2 more"
+    monkeypatch.setattr(sets, "_LABELS_SAID", 2)
+    assert said(data=str(tiny_set("many", {"c": 6, "a": 7, "b": 8, "d": 5})))[0].split("; ")[0] == (
+        "labels from subfolders: a (7), b (8) and 2 more"
     )
 
 
