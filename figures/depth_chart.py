@@ -16,6 +16,7 @@ from figures import paper, style
 from particles.profile import (
     COVERAGE,
     SAMPLE,
+    UNCLASSIFIED,
     Counts,
     mean_interval,
     section_name,
@@ -29,7 +30,8 @@ MOST_SHARES = 4
 OTHERS = "other classes"
 _WIDTH, _MARGIN, _GAP, _HEAD, _FOOT = 892, 18, 24, 40, 150  # px; 892 px are 15.1 cm
 _ROW, _TALLEST = 26, 2200  # px
-_WIDEST, _LABEL = 230, style.SMALL + 0.5  # px of a sample's name; points of a bag's
+_WIDEST, _LABEL = 230, style.SMALL + 0.5  # px of a sample's name among many panels; points of a bag's
+_ROOMY = 300  # px of a panel: what more there is goes to the names
 _MARKERS = "os^Dv<>ph"
 
 
@@ -115,11 +117,16 @@ class Panel:
 def panels_of(counts: Counts, repeats: pd.DataFrame, groups: Mapping[str, str]) -> list[Panel]:
     """Shares of the most frequent groups, then concentration and outliers, where they are known.
 
+    Where nothing is classified there is no share to show, but how many particles samples of unknown volume hold.
+
     Args:
         counts: by class.
         repeats: of `compare_repeats`.
         groups: class -> group that it shares a panel with.
     """
+    amounts = _concentration(counts, repeats) + _outliers(counts)
+    if counts.classes == [UNCLASSIFIED]:
+        return amounts or _counted(counts)
     colors, groups = style.palette(counts.classes), {name: groups.get(name, name) for name in counts.classes}
     merged = counts.merged(groups)
     most = [merged.classes[k] for k in np.argsort(-merged.n.sum(axis=0), kind="stable")]
@@ -134,7 +141,12 @@ def panels_of(counts: Counts, repeats: pd.DataFrame, groups: Mapping[str, str]) 
         n, ringed = merged.n[:, merged.classes.index(name)], _offenders(counts, repeats, members)
         limits = _limits(partial(share_interval, n, counts.total))
         panels.append(Panel(f"{name}\n% of all", color, 100 * n / counts.total, 100 * limits, ringed))
-    return panels + _concentration(counts, repeats) + _outliers(counts)
+    return panels + amounts
+
+
+def _counted(counts: Counts) -> list[Panel]:
+    limits = _limits(partial(mean_interval, counts.total))
+    return [Panel("particles\ncounted", style.INK, counts.total.astype(float), limits, np.empty(0, int), log=True)]
 
 
 def _concentration(counts: Counts, repeats: pd.DataFrame) -> list[Panel]:
@@ -185,7 +197,8 @@ def draw_profile(
     """
     places, panels = layout(counts), panels_of(counts, repeats, groups)
     subtitle = f"{counts.total.sum():,} particles in {len(counts.samples):,} samples"
-    left = _MARGIN + 18 + min(_widest(places), _WIDEST)
+    most = max(_WIDEST, _WIDTH - 2 * _MARGIN - 18 - len(panels) * _ROOMY)
+    left = _MARGIN + 18 + min(_widest(places), most)
     width = (_WIDTH - left - _MARGIN) // len(panels) - _GAP
     tall, head = int(min(_ROW * places.height, _TALLEST)), _MARGIN + style.heading_height(subtitle) + _HEAD
     with paper.picture(path, _WIDTH, head + tall + _FOOT) as figure:
@@ -264,14 +277,15 @@ def _by_marker(counts: Counts) -> dict[str, tuple[str, np.ndarray]]:
 def _depths(canvas: Axes, places: Layout, left: int, head: int, tall: int) -> None:
     """What stands at the left: bags, depths in cm, names."""
     row, free = tall / places.height, -np.inf
+    names = style.fitted_apart(places.ticks.values(), left - _MARGIN - 10, style.SMALL)
     for place, text in sorted(places.headings.items()):
         shown = style.fitted(text, left - _MARGIN, _LABEL, bold=True)
         canvas.text(_MARGIN, head + place * row, shown, fontsize=_LABEL, fontweight="bold", va="center")
     for place, text in sorted(places.ticks.items()):
         if (place - free) * row < 13:  # letters would stand in each other
             continue
-        free, name = place, style.fitted(text, left - _MARGIN - 10, style.SMALL)
-        canvas.text(left - 10, head + place * row, name, fontsize=style.SMALL, ha="right", va="center")
+        free = place
+        canvas.text(left - 10, head + place * row, names[text], fontsize=style.SMALL, ha="right", va="center")
     if places.bands:
         canvas.text(left - 10, head - 8, "cm in bag", fontsize=style.SMALL, ha="right", va="bottom", color=style.FAINT)
 

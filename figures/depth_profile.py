@@ -14,6 +14,7 @@ from figures.finished import pictures_folder
 from particles.profile import (
     COLUMNS,
     COVERAGE,
+    UNCLASSIFIED,
     Counts,
     Tally,
     class_table,
@@ -30,6 +31,7 @@ from provenance.run import Run, RunSettings, find
 from provenance.settings import entry
 
 BATCH_ROWS = 65_536
+NOTHING_CLASSIFIED = "none, nothing has classified it"
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ def main(settings: Settings) -> None:
     print("\n".join(offender_lines(repeats)) or "no repeats disagree by more than counting allows")
     if tally.left_out:
         print(f"{tally.left_out:,} particles left out: nothing says which sample they are from")
-    note = f"Classes: {given.classes}. Outliers: {ranking}."
+    classes = NOTHING_CLASSIFIED if counts.classes == [UNCLASSIFIED] else given.classes
+    note = f"Classes: {classes}. Outliers: {ranking}."
     print(f"picture: {draw_profile(counts, repeats, groups, folder / 'profile.png', given.name, note)}")
 
 
@@ -157,7 +160,7 @@ def _of_set(settings: Settings) -> Input:
     if run is None:
         labels = ("label",) if alone else ()
         frames = (f.rename(columns={"label": "class"}) for f in read_frames(path, (*COLUMNS, *labels), role))
-        return Input(name, fingerprint, fingerprint, "labels" if alone else "none, nothing has classified it", frames)
+        return Input(name, fingerprint, fingerprint, "labels" if alone else NOTHING_CLASSIFIED, frames)
     if "predicted" not in pq.read_schema(run.path / "index.parquet").names:
         raise UserError(f"--latent {settings.latent}: {run.name} says of no particle what it is; give a classifier")
     index = read_parquet(run.path / "index.parquet")
@@ -213,7 +216,7 @@ def _show(counts: Counts) -> None:
     low, high = share_interval(counts.n, counts.total[:, None], COVERAGE["68"])
     share, half = 100 * counts.n / counts.total[:, None], 50 * (high - low)
     columns: dict[str, list[object]] = {"sample": [*_short_names(counts)], "n": counts.total.tolist()}
-    for place, name in enumerate(counts.classes):
+    for place, name in enumerate(counts.classes if counts.classes != [UNCLASSIFIED] else []):
         columns[name] = [f"{s:.1f}±{h:.1f}" for s, h in zip(share[:, place], half[:, place], strict=True)]
     if counts.samples["volume_ml"].notna().any():
         per_ml = counts.total / counts.volume_ml
@@ -221,7 +224,8 @@ def _show(counts: Counts) -> None:
     if counts.judged.any():
         columns["outliers"] = counts.outliers.sum(axis=1).tolist()
     rows = zip(*columns.values(), strict=True)
-    show_table("Down the core: % of each class ± half of the 68 % interval", list(columns), rows)
+    said = "" if counts.classes == [UNCLASSIFIED] else ": % of each class ± half of the 68 % interval"
+    show_table(f"Down the core{said}", list(columns), rows)
 
 
 def _short_names(counts: Counts) -> list[str]:

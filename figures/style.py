@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import zip_longest
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,28 @@ def fitted(text: str, width: float, points: float, mono: bool = False, bold: boo
     while most > 1 and text_width(elide(line, most), points, mono, bold) > width:
         most -= 1
     return elide(line, most)
+
+
+def fitted_apart(texts: Iterable[str], width: float, points: float) -> dict[str, str]:
+    """Different texts fitted so that they stay different: what some have in common goes before what tells them apart.
+
+    Returns:
+        By text what is shown of it; alike only where `width` has no room for what differs.
+    """
+    return _apart(sorted(set(texts)), "", 0, width, points)
+
+
+def _apart(texts: Sequence[str], lead: str, start: int, width: float, points: float) -> dict[str, str]:
+    """`fitted_apart` of texts that are alike before `start`, of which `lead` stands for that part."""
+    shown = {text: fitted(lead + text[start:], width, points) for text in texts}
+    if len(set(shown.values())) == len(texts):
+        return shown
+    end = next(place for place, letters in enumerate(zip_longest(*texts)) if len(set(letters)) > 1)
+    lead += "…" if end > start + 1 else texts[0][start:end]
+    for letter in sorted({text[end : end + 1] for text in texts}):  # the first that differs is kept: leads do, too
+        branch = [text for text in texts if text[end : end + 1] == letter]
+        shown |= _apart(branch, lead + letter, end + len(letter), width, points)
+    return shown
 
 
 def wrapped(text: str, width: float, points: float, most: int) -> list[str]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, JustifyMethod
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,6 +15,10 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+NARROWEST = 16
+"""Letters to which long names in the first column of a table are folded, at least."""
+_RULED = 3  # letters of a column beside its text: a space at either side and a rule
 
 
 class _Rate(ProgressColumn):
@@ -34,13 +39,24 @@ def progress() -> Progress:
 
 
 def show_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table; numbers to three digits, what is missing as a dash."""
+    """Print a table; numbers to three digits, what is missing as a dash.
+
+    On a narrow terminal long names in the first column go on below; every number stays whole, if the lines must be
+    longer than the terminal.
+    """
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)] or [0] * len(header)
+    widths[0] = min(widths[0], NARROWEST)
     table = Table(title=title, title_justify="left")
-    for place, name in enumerate(header):
-        table.add_column(name, justify="left" if place == 0 else "right", no_wrap=place == 0)
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    Console().print(table)
+    for name, width in zip(header, widths, strict=True):
+        side: JustifyMethod = "right" if table.columns else "left"
+        table.add_column(name, justify=side, overflow="fold", min_width=width)
+    for row in cells:
+        table.add_row(*map(Text, row))  # of a name nothing is markup
+    console = Console()
+    needed = sum(width + _RULED for width in widths) + 1
+    console.width = max(console.width, needed)
+    console.print(table)
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:

@@ -1,5 +1,6 @@
 """The profile of a small core of three bags, three depths and three repeats: what is read, placed, ringed, drawn."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -119,6 +120,16 @@ def test_rare_classes_share_a_panel_and_its_ring() -> None:
     assert panels[3].value[odd] == 60.0
     assert np.delete(panels[3].value, odd).tolist() == [10.0] * 26
     assert panels[3].ringed.tolist() == [odd]
+
+
+def test_where_nothing_is_classified_there_is_no_panel_of_shares(tmp_path: Path) -> None:
+    bare = rows().drop(columns="label")
+    (per_ml,) = panels_of(counted(bare), compare_repeats(counted(bare)), GROUPS)
+    assert per_ml.title == "particles\nper mL"
+    nowhere = counted(bare.drop(columns="volume_ml"))
+    (only,) = panels_of(nowhere, compare_repeats(nowhere), GROUPS)
+    assert (only.title, only.value.tolist()) == ("particles\ncounted", [100.0] * 27)
+    assert draw_profile(nowhere, compare_repeats(nowhere), {}, tmp_path / "n.png", "t", "n").stat().st_size > 1000
 
 
 def test_the_same_profile_is_the_same_bytes(tmp_path: Path) -> None:
@@ -248,6 +259,18 @@ def test_every_row_of_a_core_beside_labels_is_counted_and_its_labels_are_not_rea
     main(beside)
     table = pd.read_csv(work / "figures" / "core" / "profile-classes.csv")
     assert table.set_index("class")["n"].groupby("class").sum().to_dict() == {"unclassified": 2700}
+
+
+def test_numbers_are_whole_beside_long_names(
+    tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    main(packed(tmp_path, rows().assign(sample=lambda f: "a name of a sample " * 5 + f["sample"], top_cm=pd.NA)))
+    printed = capsys.readouterr().out
+    assert re.search(r"│ 60\.0±\d\.\d │", printed)
+    assert "…" not in printed
+    main(packed(tmp_path, rows().assign(label=pd.NA)))
+    assert "unclassified" not in capsys.readouterr().out
 
 
 def test_marks_are_data_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,25 @@ def test_fitted_and_wrapped_text_is_never_too_wide() -> None:
     assert lines[-1].endswith("…")
 
 
+SAMPLES = [
+    f"7-Pygsuia-{what}-sample{n}-replicate{k}-08April2024" for what in ("3LB", "SF") for n in (1, 2) for k in (1, 2)
+]
+
+
+@pytest.mark.parametrize("width", [150, 230])
+def test_names_that_differ_in_the_middle_stay_different(width: float) -> None:
+    assert len({style.fitted(name, width, 7) for name in SAMPLES}) < len(SAMPLES), "the test could fail"
+    shown = style.fitted_apart([*SAMPLES, SAMPLES[0], "short"], width, 7)
+    assert len(set(shown.values())) == len(shown) == len(SAMPLES) + 1
+    assert max(style.text_width(name, 7) for name in shown.values()) <= width
+    assert shown["short"] == "short"
+
+
+def test_names_that_fit_or_differ_at_an_end_are_not_cut_further() -> None:
+    names = [LONG, LONG[::-1], "GRIP_1", "GRIP_11"]
+    assert style.fitted_apart(names, 200, 7) == {name: style.fitted(name, 200, 7) for name in names}
+
+
 def test_what_cannot_be_printed_becomes_a_square() -> None:
     assert style.printable("grain\n冰\x00 µm") == "grain □□ µm"
 
