@@ -126,4 +126,4 @@ def _percent(share: float) -> str:
     """`98.7 %`; a dash where there is nothing to share; never rounded up to 100 %."""
     if np.isnan(share):
         return "\N{EN DASH}"
-    return "100 %" if share == 1 else f"{np.floor(1000 * share) / 10:.1f} %"
+    return "100 %" if share == 1 else f"{min(100 * share, 99.9):.1f} %"

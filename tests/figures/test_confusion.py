@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from figures.confusion import confusion, draw_confusion, shares
+from figures.confusion import _percent, confusion, draw_confusion, shares
 
 TRUTH = ["a", "a", "a", "b", "b", "c"]
 GUESS = ["a", "a", "b", "b", "a", "b"]
@@ -22,6 +22,11 @@ def test_recall_precision_and_accuracy() -> None:
     assert np.allclose(recall, [2 / 3, 1 / 2, 0])
     assert np.allclose(precision, [2 / 3, 1 / 3, np.nan], equal_nan=True)
     assert accuracy == pytest.approx(0.5)
+
+
+def test_shares_are_rounded_and_only_all_is_100_percent() -> None:
+    said = [_percent(share) for share in (8 / 59, 0.0, 0.0004, 0.9994, 0.99999, 1.0, np.nan)]
+    assert said == ["13.6 %", "0.0 %", "0.0 %", "99.9 %", "99.9 %", "100 %", "–"]
 
 
 def test_a_name_that_is_no_class_is_refused() -> None:
