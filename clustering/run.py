@@ -127,7 +127,7 @@ def run_clustering(
         run.record(device="cpu")
         write_consensus(run, done, particles, kept, how.outliers, common.seed)
         write_agreement(run, done, runs, common.seed)
-    _show([*done, run])
+    _show([*done, run], classified=kept.predicted is not None)
     return done, run
 
 
@@ -196,7 +196,7 @@ def _predicted(particles: ParticleSet, runs: Sequence[Run], common: RunSettings,
     return read_parquet(classifier.path / "index.parquet").set_index("particle_id")["predicted"]
 
 
-def _show(runs: Sequence[Run]) -> None:
+def _show(runs: Sequence[Run], classified: bool) -> None:
     """The table in the terminal: groups found and how well outliers are ranked."""
     rows = []
     for run in runs[:-1]:
@@ -214,8 +214,10 @@ def _show(runs: Sequence[Run]) -> None:
         print(f"scalars that core or labeled set has gaps in, and the other not, do not count: "
               f"{', '.join(m['scalars_left_out'])}")  # fmt: skip
     if (m["told_apart"] or 0) >= TOO_DIFFERENT:
-        print(f"the scalars tell this core from the labeled set (AUC {m['told_apart']:.2f}), more than novelties can: "
-              "what it has more of does not count")  # fmt: skip
+        # labeled particles weigh as their classes do in the core, as the classifier names them
+        named = ", or the classifier names the core's classes wrongly" if classified else ""
+        print(f"the scalars tell this core from the labeled set (AUC {m['told_apart']:.2f}), more than novelties "
+              f"can{named}: what it has more of does not count")  # fmt: skip
     header = ["latent", "KMeans ARI", "DBSCAN n", "HDBSCAN n", "noise", "AUROC", "recall at n"]
     show_table("What does not fit", header, rows)
 

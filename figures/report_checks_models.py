@@ -1,6 +1,7 @@
 """Checks of code, models, groups and crops: lines of evidence, none where all is well, None where unknown."""
 
 import numpy as np
+from scipy.stats import binom
 
 from figures.report_checks_ranking import Evidence
 from figures.report_results import Results, latent_of
@@ -12,6 +13,9 @@ FEW_FILLED = 0.10
 REJECTED = 0.01
 STILL_FALLING = 0.02
 """Of the loss, won in the last epoch."""
+BY_CHANCE, HALF_WAY = 0.01, 0.5
+"""What chance does in more than one case of a hundred is no knowledge; and how far from there to all right a classifier
+must get (Cohen's kappa)."""
 
 
 def code(results: Results) -> Evidence:
@@ -69,17 +73,42 @@ def noise(results: Results) -> Evidence:
     return lines
 
 
+def classifier(results: Results) -> Evidence:
+    """A classifier that names held-back labeled particles hardly better than by chance.
+
+    Chance is what is right where names do not depend on the truth: the sum over the classes of their share of the truth
+    times their share of the names (Cohen 1960, doi:10.1177/001316446002000104, his p_c). Where all are called one class
+    it is that class's share. The largest class's share would be too much to ask: among nine tenths of dust, who finds
+    most of the rest is seldom right more often than who calls everything dust.
+    """
+    judged = results.tested
+    if judged.empty or judged["truth"].nunique() < 2:
+        return None
+    n, right = len(judged), int((judged["truth"] == judged["predicted"]).sum())
+    named = judged["predicted"].value_counts(normalize=True)
+    chance = float((judged["truth"].value_counts(normalize=True) * named).sum())
+    if chance**n > BY_CHANCE:  # not even all right would say anything
+        return None
+    by_chance = binom.sf(right - 1, n, chance) > BY_CHANCE
+    if not by_chance and (right / n - chance) / (1 - chance) >= HALF_WAY:
+        return []
+    said = "which chance can do too" if by_chance else "less than half the way from chance to all"
+    return [f"It names {right:,} of {n:,} labeled particles kept from it rightly ({percent(right / n)}), {said}: "
+            f"names without any knowledge would be right for {percent(chance)}."]  # fmt: skip
+
+
 def falling(results: Results) -> Evidence:
-    """Models that were still learning when training ended."""
-    lines = []
+    """Models that were still learning when training ended; after one epoch nobody can tell."""
+    lines, short = [], not results.curves
     for kind, frame in results.curves.items():
         values = frame["val_loss"].dropna().to_numpy() if "val_loss" in frame else np.array([])
+        short |= len(values) < 2
         if len(values) < 2 or values[-1] != values.min():
             continue
         gained, whole = values[:-1].min() - values[-1], values.max() - values.min()
         if gained > STILL_FALLING * max(abs(values[-1]), 1e-9) and gained > 0.1 * whole:
             lines.append(f"{kind}: the loss fell from {values[:-1].min():.4g} to {values[-1]:.4g} in the last epoch.")
-    return lines if results.curves else None
+    return lines or (None if short else [])
 
 
 def rejected(results: Results) -> Evidence:

@@ -75,11 +75,20 @@ def unusual(results: Results) -> Evidence:
     measured = results.consensus.results
     if measured.get("told_apart") is not None and measured["excess_weight"] is None:
         found.append(f"The scalars tell this core from the labeled set (AUC {measured['told_apart']:.2f}), more than "
-                     "novelties can: what it has more of did not count.")  # fmt: skip
+                     f"novelties can{_or_named_wrongly(results)}: what it has more of did not count.")  # fmt: skip
     if left_out := measured.get("scalars_left_out"):
         found.append(f"Core or labeled set has gaps in {len(left_out)} scalars and the other not: these did not count "
                      f"({listed(left_out)}).")  # fmt: skip
     return found
+
+
+def _or_named_wrongly(results: Results) -> str:
+    """The other reason: labeled particles weigh as much as the classifier finds their classes in the core."""
+    if results.classifier is None:
+        return ""
+    judged = results.tested
+    right = f", right for {percent(float((judged['truth'] == judged['predicted']).mean()))} of held-back labels,"
+    return f", or the classifier{'' if judged.empty else right} names the core's classes wrongly"
 
 
 def coarse(results: Results) -> Evidence:

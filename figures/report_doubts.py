@@ -52,10 +52,13 @@ def doubts_of(results: Results) -> Doubts:
 
 CHECKS = (
     Check("Labels", ranking.labels, "Label more particles, or merge classes."),
+    Check("Classifier", models.classifier,
+          "Train it for longer (more --pretrain-epochs): predicted classes, p-values and discoveries rest on it."),
     Check("Confusion of classes", ranking.confused, "Read predicted classes as one, or label more of both."),
     Check("Held-back labels", ranking.held_back, "Label more of each class; give the core with --core."),
     Check("Likeness of labeled set and core", ranking.unusual,
-          "The labeled set is unlike this core's bulk (optics, dust): read p-values and discoveries with care."),
+          "The labeled set is unlike this core's bulk (optics, dust), or its classes are named wrongly: "
+          "read p-values and discoveries with care."),
     Check("Resolution of the p-values", ranking.coarse, "Label more (a fifth is held back), or read from the top."),
     Check("False discoveries", ranking.false, "Look at the labeled set: its particles are more uniform."),
     Check("Truth", ranking.truth, "Try --held-out CLASS on your own labels: it asks who finds a hidden class again."),

@@ -24,6 +24,7 @@ from clustering.run import SUSPICIOUS
 from clustering.verdict import UNUSUAL
 from figures import report_checks_models, report_checks_ranking
 from figures.report import fresh, rendered, write_report
+from figures.report_checks_models import classifier
 from figures.report_checks_ranking import model_seeds
 from figures.report_doubts import CHECKS, doubts_of
 from figures.report_facts import differences, quality_table
@@ -287,7 +288,7 @@ def raised(planted: Planted) -> dict[str, tuple[str, ...]]:
 
 def test_every_check_says_something() -> None:
     names = [check.name for check in CHECKS]
-    assert len(names) == len(set(names)) == 17
+    assert len(names) == len(set(names)) == 18
     assert all(check.way_out.endswith(".") for check in CHECKS)
 
 
@@ -300,6 +301,47 @@ def test_what_is_wrong_with_the_planted_search(planted: Planted) -> None:
     assert found["Repetition with other seeds"] == (alone,)
     assert found["Rejected crops"] == ("planted: 4.3 % of the crops (2) could not be used.",)
     assert not {"Noise", "Troubles of training", "Scale", "Seeded maps", "Versions of libraries"} & set(found)
+
+
+@pytest.mark.parametrize(
+    ("truth", "named", "line"),
+    [
+        ("ab" * 50, "ab" * 50, None),
+        ("ab" * 50, "aabb" * 25, "50 of 100 labeled particles kept from it rightly (50 %), which chance can do too"),
+        (
+            "a" * 90 + "b" * 10,
+            "a" * 100,
+            "90 of 100 labeled particles kept from it rightly (90 %), which chance can do",
+        ),
+        ("a" * 90 + "b" * 10, "a" * 85 + "b" * 15, None),  # no more are right than if all were called a
+        ("ab" * 50, "ab" * 35 + "ba" * 15, "70 of 100 labeled particles kept from it rightly (70 %), less than half"),
+    ],
+)
+def test_a_classifier_is_asked_for_more_than_chance(truth: str, named: str, line: str | None, results: Results) -> None:
+    judged = replace(results)
+    judged.__dict__["tested"] = pd.DataFrame({"truth": list(truth), "predicted": list(named)})
+    found = classifier(judged)
+    assert (found is not None and len(found)) == (line is not None)
+    assert line is None or (line in found[0] and found[0].endswith(" %."))
+
+
+@pytest.mark.parametrize("truth", ["", "aaaaaaaa", "abab"])
+def test_a_classifier_that_too_few_can_judge_is_not_judged(truth: str, results: Results) -> None:
+    judged = replace(results)
+    judged.__dict__["tested"] = pd.DataFrame({"truth": list(truth), "predicted": list(truth)})
+    assert classifier(judged) is None
+
+
+def test_after_one_epoch_nobody_can_tell_whether_training_had_ended(tmp_path: Path) -> None:
+    planted = plant(tmp_path)
+    said = doubts_of(results_of(planted.particles, planted.consensus))
+    assert "End of training" in said.passed
+    path = planted.runs[1].path / "metrics.csv"
+    pd.read_csv(path).head(1).to_csv(path, index=False)
+    assert "End of training" in doubts_of(results_of(planted.particles, planted.consensus)).unchecked
+    first = planted.runs[0].path / "metrics.csv"
+    pd.read_csv(first).assign(val_loss=[2.0, 1.0]).to_csv(first, index=False)
+    assert raised(planted)["End of training"] == ("classifier: the loss fell from 2 to 1 in the last epoch.",)
 
 
 def test_troubles_noise_scale_and_versions_are_seen(tmp_path: Path) -> None:
@@ -355,7 +397,12 @@ def test_a_core_that_is_unlike_the_labels_as_a_whole_is_doubted(tmp_path: Path) 
     planted = plant(tmp_path)
     path, name = planted.consensus.path / "metrics.json", "Likeness of labeled set and core"
     write_json(path, {"auroc": None, "told_apart": 0.91, "excess_weight": None})
-    assert raised(planted)[name][-1].startswith("The scalars tell this core from the labeled set (AUC 0.91)")
+    line = raised(planted)[name][-1]
+    assert line.startswith("The scalars tell this core from the labeled set (AUC 0.91)")
+    assert "or the classifier, right for 80 % of held-back labels, names the core's classes wrongly" in line
+    alone = plant(tmp_path / "alone", latents=("vae",))
+    write_json(alone.consensus.path / "metrics.json", {"auroc": None, "told_apart": 0.91, "excess_weight": None})
+    assert "classifier" not in raised(alone)[name][-1]
     for fine in ({"told_apart": 0.6, "excess_weight": 0.0}, {"told_apart": None, "excess_weight": None}, {}):
         write_json(path, {"auroc": None} | fine)
         assert not [line for line in raised(planted).get(name, ()) if "AUC" in line]
