@@ -70,10 +70,11 @@ def draw_view(view: View, particles: ParticleSet, folder: Path, area: Box | None
         UserError: the region is no region or holds nobody, or there are too many cells.
     """
     where = "" if area is None else "-" + "_".join(f"{value:g}" for value in area)
-    path, title = folder / f"area-{view.latent}{where}.png", f"Crops on the UMAP map: {view.latent}"
+    path, title = folder / f"area-{view.latent}{where}.png", f"Crops on the UMAP map: {view.latent}, {particles.name}"
     table = particles.table.set_index("particle_id")
     positions = table["position"].reindex(view.ids).to_numpy(dtype=np.int64)
-    return draw_area(view.umap, positions, view.classes, particles.pixels, path, title, area, cells, particles.classes)
+    pixels, classes = particles.pixels, particles.classes
+    return draw_area(view.umap, positions, view.classes, pixels, path, title, area, cells, classes, view.names[0])
 
 
 def draw_area(
@@ -86,6 +87,7 @@ def draw_area(
     area: Box | None = None,
     cells: int = CELLS,
     all_classes: Sequence[str] = (),
+    heading: str = "Class",
 ) -> Path:
     """Draw a grid over a map, in each cell the crop of the particle nearest to its center, framed by its class.
 
@@ -99,6 +101,7 @@ def draw_area(
         area: x0, x1, y0, y1; default the whole map.
         cells: along the longer side.
         all_classes: all classes of the run, for their colors.
+        heading: what the classes are, above the legend.
 
     Returns:
         `path`.
@@ -128,7 +131,7 @@ def draw_area(
         color_of = {int(shown[i]): kind.color for kind in entries for i in kind.rows}
         _draw_frames(canvas, grid, color_of, left, head)
         canvas.set(xlim=(0, page[0]), ylim=(page[1], 0))
-        draw_legend(canvas, entries, left + width + 36, head, _MOST_ENTRIES)
+        draw_legend(canvas, entries, left + width + 36, head, _MOST_ENTRIES, heading=heading)
     return path
 
 

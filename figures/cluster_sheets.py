@@ -44,6 +44,8 @@ def draw_clusters(
     classes: pd.Series | None = None,
     seed: int = 0,
     most: int = MOST_SHEETS,
+    predicted: bool = False,
+    of: str = "",
 ) -> list[Path]:
     """One sheet a cluster: its most central members, then some drawn at random.
 
@@ -60,6 +62,8 @@ def draw_clusters(
         classes: class names indexed by particle_id, missing where unknown; default the table's labels.
         seed: of the random members.
         most: how many clusters.
+        predicted: whether the classes are a classifier's word, which is said then.
+        of: latent and set, for the subtitle.
 
     Returns:
         The sheets in their order.
@@ -74,7 +78,7 @@ def draw_clusters(
     for place, cluster in enumerate(clusters, start=1):
         name = "noise" if cluster.number == style.NOISE else f"cluster-{cluster.number}"
         path = folder / f"{method}-{place:0{digits}d}-{name}.png"
-        sheets.append(_draw_cluster(cluster, table, pixels, path, method))
+        sheets.append(_draw_cluster(cluster, table, pixels, path, f"{method.upper()}{of and f' of {of}'}", predicted))
     _remove_others(folder, method, sheets)
     return sheets
 
@@ -97,8 +101,11 @@ def _chosen(labels: pd.Series, xy: np.ndarray, classes: pd.Series, n: int, seed:
     return chosen
 
 
-def _draw_cluster(cluster: Members, table: pd.DataFrame, pixels: PixelStore, path: Path, method: str) -> Path:
-    lines = {name: (str(value),) for name, value in cluster.classes.items() if not pd.isna(value)}
+def _draw_cluster(
+    cluster: Members, table: pd.DataFrame, pixels: PixelStore, path: Path, found_by: str, predicted: bool
+) -> Path:
+    said = "predicted " if predicted else ""
+    lines = {name: (f"{said}{value}",) for name, value in cluster.classes.items() if not pd.isna(value)}
     sections = {
         "Most central": cards_of(table, pixels, cluster.central, lines),
         "Drawn at random": cards_of(table, pixels, cluster.drawn, lines),
@@ -106,8 +113,8 @@ def _draw_cluster(cluster: Members, table: pd.DataFrame, pixels: PixelStore, pat
     if len(cluster.drawn) == 0 or len(cluster.central) == 0:  # one part needs no headings
         sections = {"": [*sections["Most central"], *sections["Drawn at random"]]}
     shown = len(cluster.central) + len(cluster.drawn)
-    subtitle = f"{method}: {cluster.place}; {shown} of {len(cluster.classes):,} shown"
-    return draw_sections(sections, path, cluster_title(cluster.number, cluster.classes), subtitle)
+    subtitle = f"{found_by}: {cluster.place}; {shown} of {len(cluster.classes):,} shown"
+    return draw_sections(sections, path, cluster_title(cluster.number, cluster.classes, said), subtitle)
 
 
 def _remove_others(folder: Path, method: str, sheets: Sequence[Path]) -> None:
@@ -139,13 +146,19 @@ def members(xy: np.ndarray, n: int, seed: int, with_center: bool = True) -> tupl
     return nearest[:n_central], drawn.astype(np.int64)
 
 
-def cluster_title(number: int, classes: pd.Series) -> str:
-    """`cluster 3: 412 particles, 78 % dust`; where only some have a class, of how many that is the share."""
+def cluster_title(number: int, classes: pd.Series, said: str = "") -> str:
+    """`cluster 3: 412 particles, 78 % predicted dust`; where only some have a class, of how many that is the share.
+
+    Args:
+        number: of the cluster.
+        classes: of its members, nullable.
+        said: before a class's name, where it is not given but predicted.
+    """
     count, known = len(classes), classes.dropna()
     title = f"{style.cluster_name(number)}: {count:,} {'particle' if count == 1 else 'particles'}"
     if known.empty:
         return title
     counts = known.astype(str).value_counts()
     leader = min(counts.index[counts == counts.max()], key=style.natural)
-    share = f"{title}, {100 * counts.max() / len(known):.0f} % {leader}"
+    share = f"{title}, {100 * counts.max() / len(known):.0f} % {said}{leader}"
     return share if len(known) == count else f"{share} (of {len(known):,} with a class)"

@@ -75,7 +75,7 @@ def draw_all(
     predicted = predicted_classes(particles, runs, work)
     with progress() as bars:
         bar = bars.add_task("drawing", total=len(runs) + len(clustered) + 3)
-        drawn = [gallery.outlier_sheet(particles, ranked, folder, len(clustered))]
+        drawn = [gallery.outlier_sheet(particles, ranked, folder, len(clustered), predicted)]
         drawn.append(write_list(particles, ranked, predicted, folder))
         bars.advance(bar)
         for run in runs:
@@ -140,7 +140,7 @@ def _linked_maps(
     clustered: Sequence[Run], particles: ParticleSet, ranked: pd.DataFrame, predicted: pd.Series, folder: Path
 ) -> Path:
     views = [view_of(run, particles, ranked, predicted) for run in clustered]
-    classes, _ = classes_of(ranked["particle_id"], predicted, particles)
+    classes = classes_of(ranked["particle_id"], predicted, particles)
     return linked.draw_views(views, ranked, classes, particles, folder)
 
 

@@ -16,6 +16,8 @@ from provenance.files import read_json, write_json
 from provenance.run import Run, RunSettings, classifier_beside
 from provenance.settings import from_plain
 
+PREDICTED = "Class (predicted)"
+"""What classes are called in pictures where they are a classifier's word and not given."""
 _OWNER = "owner.json"
 """In a folder of pictures: the name and the fingerprint of the set that they are of."""
 _SHOWN = 8  # digits of a fingerprint in the name of a folder
@@ -61,6 +63,11 @@ class View:
     """Class names, nullable."""
     names: tuple[str, str, str]
     """What classes, clusters and score are, for headings."""
+
+    @property
+    def predicted(self) -> bool:
+        """Whether the classes are the classifier's word."""
+        return self.names[0] == PREDICTED
 
 
 def opened(path: Path, kinds: Sequence[str], needs: str = "") -> Run:
@@ -172,7 +179,7 @@ def predicted_classes(particles: ParticleSet, runs: Sequence[Run], work: Path) -
 def classes_of(ids: pd.Series, predicted: pd.Series, particles: ParticleSet) -> tuple[pd.Series, str]:
     """What to color particles by: the classifier's word, or without one what is known; indexed by id."""
     if len(predicted):
-        return predicted.reindex(ids), "Class (predicted)"
+        return predicted.reindex(ids), PREDICTED
     return particles.table.set_index("particle_id")["truth"].reindex(ids), "Class"
 
 

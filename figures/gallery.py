@@ -11,7 +11,16 @@ import pandas as pd
 from figures import style
 from figures.cards import Card, draw_sections
 from figures.cluster_sheets import draw_clusters
-from figures.finished import Redraw, View, opened, particles_of, redrawn
+from figures.finished import (
+    Redraw,
+    View,
+    opened,
+    parents_of,
+    particles_of,
+    predicted_classes,
+    redrawn,
+    work_of,
+)
 from figures.particle_cards import cards_of, found_text
 from particles.pixels import PixelStore
 from particles.sets import ParticleSet
@@ -28,15 +37,30 @@ def main(settings: Redraw) -> None:
     with settings.formats:
         if run.kind == "consensus":
             ranked = read_parquet(run.path / "outliers.parquet")
-            print(outlier_sheet(particles_of(run), ranked, settings.folder(run), len(run.info["parents"])))
+            particles, clustered = particles_of(run), parents_of(run)
+            latents = [latent for parent in clustered for latent in parents_of(parent)]
+            predicted = predicted_classes(particles, latents, work_of(run))
+            print(outlier_sheet(particles, ranked, settings.folder(run), len(clustered), predicted))
             return
         _, particles, view = redrawn(settings)
         for path in cluster_sheets(view, particles, settings.folder(run)):
             print(path)
 
 
-def outlier_sheet(particles: ParticleSet, ranked: pd.DataFrame, folder: Path, latents: int = 0) -> Path:
-    """Draw the strangest particles of a consensus of so many latents into `folder`/outliers.png."""
+def outlier_sheet(
+    particles: ParticleSet, ranked: pd.DataFrame, folder: Path, latents: int = 0, predicted: pd.Series | None = None
+) -> Path:
+    """Draw the strangest particles of a consensus of so many latents into `folder`/outliers.png.
+
+    Args:
+        particles: the set.
+        ranked: the consensus.
+        folder: where the picture goes.
+        latents: how many were ranked together.
+        predicted: class by id; empty or None where there is no classifier.
+    """
+    if predicted is not None and len(predicted):
+        ranked = ranked.assign(predicted=predicted.reindex(ranked["particle_id"]).array)
     judged = ranked.merge(particles.table[["particle_id", "is_outlier"]], on="particle_id")
     together = f"{latents} latents and all scores together" if latents > 1 else "one latent, its scores together"
     subtitle = f"{len(ranked):,} particles ranked; {together}"
@@ -47,7 +71,9 @@ def outlier_sheet(particles: ParticleSet, ranked: pd.DataFrame, folder: Path, la
     if "p_value" in ranked and ranked["p_value"].notna().any():
         subtitle += f"; {int(ranked['discovery'].sum())} pass the false-discovery line at 10 %"
         if "known_as_strange" in ranked and (ranked["known_as_strange"] == 0).any():
-            subtitle += "; the least p: no known particle is as strange"
+            subtitle += "; least p: no known particle is as strange"
+    if latents > 1 and "found_in" in ranked:
+        subtitle += "; top 1 %: of a latent alone"
     title = f"The strangest particles: {particles.name}"
     path = folder / "outliers.png"
     return draw_outliers(ranked, particles.table, particles.pixels, path, title, subtitle, latents=latents)
@@ -57,7 +83,10 @@ def cluster_sheets(view: View, particles: ParticleSet, folder: Path) -> list[Pat
     """Draw a sheet for each HDBSCAN cluster of a latent into `folder`/clusters-<latent>/."""
     where = folder / f"clusters-{view.latent}"
     table, pixels = particles.table, particles.pixels
-    return draw_clusters(view.clusters, view.umap, table, pixels, where, "hdbscan", classes=view.classes)
+    return draw_clusters(
+        view.clusters, view.umap, table, pixels, where, "hdbscan", classes=view.classes, predicted=view.predicted,
+        of=f"the UMAP map of {view.latent}, {particles.name}",
+    )  # fmt: skip
 
 
 def short_reasons(reasons: str | None, most: int = 3) -> tuple[str, ...]:
@@ -93,7 +122,7 @@ def draw_outliers(
 
     Args:
         outliers: particle_id, rank (1 = strangest), and where there are any `reasons`, `found_in`, `p_value`,
-            `known_as_strange`, `discovery`: a false-discovery line is drawn below the discoveries.
+            `known_as_strange`, `predicted`, `discovery`: a false-discovery line is drawn below the discoveries.
         table: as for `cards_of`; `is_outlier` (nullable) frames the true ones.
         pixels: the packed images.
         path: PNG to write.
@@ -118,9 +147,10 @@ def draw_outliers(
 def _said(judged: Mapping[Hashable, Any], latents: int) -> tuple[str, ...]:
     """What stands below a crop, most telling first."""
     p_value = judged.get("p_value")
-    as_strange = judged.get("known_as_strange")
-    least = not pd.isna(as_strange) and as_strange == 0  # it is the particle's own weight
-    p_text = "" if pd.isna(p_value) else f"p = {p_value:.2g}{' (the least)' if least else ''}"
+    as_strange, named = judged.get("known_as_strange"), judged.get("predicted")
+    least = not pd.isna(as_strange) and as_strange == 0  # it is the particle's own weight, and so that of its class
+    of_class = " (least possible)" if pd.isna(named) else f" (least for {named})"
+    p_text = "" if pd.isna(p_value) else f"p = {p_value:.2g}{of_class if least else ''}"
     return (*filter(None, (p_text, found_text(judged.get("found_in"), latents))), *short_reasons(judged.get("reasons")))
 
 

@@ -60,25 +60,25 @@ def draw_run(run: Run, folder: Path) -> Path:
     latents = [latent for parent in clustered for latent in parents_of(parent)]
     predicted = predicted_classes(particles, latents, work_of(run))
     views = [view_of(parent, particles, ranked, predicted) for parent in clustered]
-    classes, _ = classes_of(ranked["particle_id"], predicted, particles)
-    return draw_views(views, ranked, classes, particles, folder)
+    return draw_views(views, ranked, classes_of(ranked["particle_id"], predicted, particles), particles, folder)
 
 
 def draw_views(
-    views: Sequence[View], ranked: pd.DataFrame, classes: pd.Series, particles: ParticleSet, folder: Path
+    views: Sequence[View], ranked: pd.DataFrame, classes: tuple[pd.Series, str], particles: ParticleSet, folder: Path
 ) -> Path:
     """Draw several latents side by side into `folder`/linked.png.
 
     Args:
         views: the latents.
         ranked: the consensus.
-        classes: in the order of `ranked`.
+        classes: of `classes_of`, in the order of `ranked`.
         particles: the set, for its name and classes.
         folder: where the picture goes.
     """
     maps = {view.latent: pd.DataFrame(view.umap, index=view.ids) for view in views}
     path, title = folder / "linked.png", f"The same outliers in every latent: {particles.name}"
-    return draw_linked(maps, ranked, classes, path, title, all_classes=particles.classes)
+    names, heading = classes
+    return draw_linked(maps, ranked, names, path, title, all_classes=particles.classes, heading=heading)
 
 
 def draw_linked(
@@ -89,6 +89,7 @@ def draw_linked(
     title: str,
     top: int = TOP,
     all_classes: Sequence[str] = (),
+    heading: str = "Class",
 ) -> Path:
     """Draw maps side by side, the strangest particles ringed and numbered in each and joined from map to map.
 
@@ -100,6 +101,7 @@ def draw_linked(
         title: above the maps.
         top: how many are numbered.
         all_classes: all classes of the run, for their colors.
+        heading: what the classes are, above the legend.
 
     Returns:
         `path`.
@@ -116,12 +118,13 @@ def draw_linked(
     subtitle = said_of(next(iter(places.values())), told)
     head = _MARGIN + style.heading_height(subtitle) + _TITLE
     columns = min(4, len(entries))
-    lines = -(-len(entries) // columns)
+    lines = -(-len(entries) // columns) + 1
     width = max(2 * _MARGIN + len(places) * (_PANEL + _GAP) - _GAP, 1300)
     with paper.picture(path, width, head + _PANEL + 30 + lines * LEGEND_LINE + _MARGIN) as figure:
         canvas = style.page(figure)
         style.heading(canvas, _MARGIN, _MARGIN, width - 2 * _MARGIN, title, subtitle)
-        draw_legend(canvas, entries, _MARGIN, head + _PANEL + 24, len(entries), columns, min(width - 2 * _MARGIN, 1600))
+        wide = min(width - 2 * _MARGIN, 1600)
+        draw_legend(canvas, entries, _MARGIN, head + _PANEL + 24, len(entries), columns, wide, heading)
         panels = []
         for number, (name, xy) in enumerate(places.items()):
             left = _MARGIN + number * (_PANEL + _GAP)

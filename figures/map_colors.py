@@ -70,8 +70,9 @@ def _cluster(number: int, rows: np.ndarray) -> Entry:
 
 
 def draw_legend(
-    canvas: Axes, entries: list[Entry], left: float, top: float, most: int, columns: int = 1, width: float = 0
-) -> None:
+    canvas: Axes, entries: list[Entry], left: float, top: float, most: int, columns: int = 1, width: float = 0,
+    heading: str = "",
+) -> None:  # fmt: skip
     """Color, name and count; where there are too many the largest are listed and the rest are summed up.
 
     Args:
@@ -82,7 +83,11 @@ def draw_legend(
         most: lines in all its columns.
         columns: side by side.
         width: px of all columns.
+        heading: a line of its own above; what the names are.
     """
+    if heading:
+        canvas.text(left, top + LEGEND_LINE / 2, heading, fontsize=style.NORMAL, fontweight="bold", va="center")
+        top += LEGEND_LINE
     shown = entries
     if len(entries) > most:
         largest = sorted(entries, key=lambda entry: (entry.color != style.GREY, -len(entry.rows)))[: most - 1]

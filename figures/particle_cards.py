@@ -1,6 +1,7 @@
 """Rows of the particle table -> cards of a contact sheet."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ def cards_of(
     """Cards of the particles in `ids`, in that order.
 
     Args:
-        table: particle_id, position (row in `pixels`), width_px, height_px, scale, um_per_px.
+        table: particle_id, position (row in `pixels`), width_px, height_px, scale, um_per_px; `image`, if it has it.
         pixels: the packed images.
         ids: particles to show.
         lines: particle_id -> what to say below its size.
@@ -36,7 +37,7 @@ def cards_of(
     for (name, row), image in zip(rows.iterrows(), images, strict=True):
         known = not pd.isna(row["um_per_px"])
         card = Card(
-            image=image, title=str(name), lines=(_size(row), *(lines or {}).get(name, ())),
+            image=image, title=str(name), lines=(_size(row), *_file(row, str(name)), *(lines or {}).get(name, ())),
             um_per_packed_px=float(row["um_per_px"] / row["scale"]) if known else None,
             crop_px_per_packed_px=1 / float(row["scale"]),
             rank=None if ranks is None or name not in ranks else int(ranks[name]),
@@ -47,13 +48,34 @@ def cards_of(
 
 
 def found_text(found_in: object, latents: int) -> str:
-    """`found in 3 of 4 latents`; nothing where they were not compared, as in a ranking of one latent."""
-    return "" if pd.isna(found_in) or latents < 2 else f"found in {int(str(found_in))} of {latents} latents"
+    """`top 1 % in 3 of 4 latents`, of each latent's own ranking.
+
+    Nothing of none, which beside a high rank in all scores together would read as a contradiction, and nothing where
+    latents were not compared, as in a ranking of one.
+    """
+    if pd.isna(found_in) or latents < 2 or found_in == 0:
+        return ""
+    return f"top 1 % in {int(str(found_in))} of {latents} latents"
 
 
 def known_text(n: object) -> str:
     """`3 known as strange`: what a p-value rests on; nothing where no known particle was held back."""
     return "" if pd.isna(n) else f"{int(str(n)):,} known as strange"
+
+
+def file_of(image: object) -> str | None:
+    """The file that a row's `image` lies in; None where it is missing, or a key of a source without files.
+
+    Of a collage the place within it, after a `?`, is left out.
+    """
+    path = "" if pd.isna(image) else str(image).partition("?")[0]
+    return path if PurePosixPath(path).suffix else None
+
+
+def _file(row: Any, identity: str) -> tuple[str, ...]:
+    """The file's name, where the id does not tell it."""
+    path = PurePosixPath(file_of(row.get("image")) or "")
+    return (path.name,) if path.stem not in identity else ()
 
 
 def _size(row: Any) -> str:

@@ -41,7 +41,7 @@ class Found:
     place: str
     reasons: tuple[str, ...]
     found_in: str
-    """`found in 3 of 4 latents`; empty where they were not compared."""
+    """`top 1 % in 3 of 4 latents`; empty of none, and where they were not compared."""
 
 
 def strangest(results: Results, n: int = TOP) -> list[Found]:

@@ -6,12 +6,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from figures import gallery, style
+from figures import cluster_sheets, gallery, style
 from figures.cards import SIDE, Card, bar_of, draw_sections, enlarged, scale_bar
 from figures.cluster_sheets import cluster_title, draw_clusters, members
-from figures.gallery import draw_outliers, short_reasons
+from figures.gallery import draw_outliers, outlier_sheet, short_reasons
 from figures.particle_cards import cards_of
 from particles.pixels import PixelStore, write_shard
+from particles.sets import ParticleSet
 
 S = 32
 
@@ -116,8 +117,26 @@ def test_a_card_says_in_how_many_latents_a_particle_was_found(
     draw_outliers(both, table, pixels, tmp_path / "o.png", "t", n=2, latents=4)
     draw_outliers(ranked, table, pixels, tmp_path / "o.png", "t", n=1)
     lines = [card.lines[1:] for parts in sections for cards in parts.values() for card in cards]
-    first = ("p = 0.01 (the least)", "found in 3 of 4 latents")
-    assert lines == [first, ("p = 0.01", "found in 0 of 4 latents"), ("p = 0.01",)]
+    first = ("p = 0.01 (least possible)", "top 1 % in 3 of 4 latents")
+    assert lines == [first, ("p = 0.01",), ("p = 0.01",)]
+
+
+def test_the_least_p_is_said_to_be_that_of_its_class(
+    table: pd.DataFrame, pixels: PixelStore, sections: list[dict[str, list[Card]]], tmp_path: Path
+) -> None:
+    ranked = pd.DataFrame({"particle_id": ["p2", "p7", "p4"], "rank": [2, 1, 3], "p_value": [0.016, 0.02, 0.03]})
+    ranked = ranked.assign(known_as_strange=pd.array([0, 0, 1], dtype="Int64"), discovery=False)
+    particles = ParticleSet("tiny", table, pixels, "print", tmp_path, True)
+    outlier_sheet(particles, ranked, tmp_path, 2, pd.Series({"p2": "dust", "p4": "dust", "p7": "camp"}))
+    lines = [card.lines[1:] for card in sections[0][""]]
+    assert lines == [("p = 0.02 (least for camp)",), ("p = 0.016 (least for dust)",), ("p = 0.03",)]
+
+
+def test_a_card_names_the_file_where_the_id_does_not(table: pd.DataFrame, pixels: PixelStore) -> None:
+    images = ["run 1/collage_01.tif?box=1,2,3,4", "run 1/p1.png", "000002", pd.NA]
+    known = table.head(4).assign(image=pd.array(images, dtype="string"))
+    lines = [card.lines[1:] for card in cards_of(known, pixels, ["p0", "p1", "p2", "p3"])]
+    assert lines == [("collage_01.tif",), (), (), ()]
 
 
 def test_the_outlier_sheet_frames_the_true_ones(table: pd.DataFrame, pixels: PixelStore, tmp_path: Path) -> None:
@@ -177,6 +196,22 @@ def test_sheets_stand_by_size_and_noise_last(table: pd.DataFrame, pixels: PixelS
     assert [path.name for path in single] == ["kmeans-01-cluster-0.png"]
 
 
+@pytest.mark.parametrize(("predicted", "said"), [(True, "predicted dust"), (False, "dust")])
+def test_a_class_is_called_predicted_where_it_is(
+    predicted: bool, said: str, table: pd.DataFrame, pixels: PixelStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(cluster_sheets, "draw_sections", lambda *what: drawn.append(what) or what[1])
+    labels, classes = pd.Series([0] * 30, index=table["particle_id"]), pd.Series("dust", index=table["particle_id"])
+    draw_clusters(
+        labels, np.zeros((30, 2)), table, pixels, tmp_path, "hdbscan", 4, classes, predicted=predicted, of="vae, tiny"
+    )
+    sections, _, title, subtitle = drawn[0]
+    assert {card.lines[1] for cards in sections.values() for card in cards} == {said}
+    assert title == f"cluster 0: 30 particles, 100 % {said}"
+    assert subtitle == "HDBSCAN of vae, tiny: 1 of 1 by size; 4 of 30 shown"
+
+
 def test_members_are_the_nearest_and_a_seeded_draw_of_the_rest() -> None:
     xy = np.stack([np.arange(101.0) - 50, np.zeros(101)], axis=1)
     central, drawn = members(xy, 11, seed=3)
@@ -193,6 +228,7 @@ def test_cluster_titles_say_what_share_of_what() -> None:
     title = cluster_title(3, pd.Series(["dust"] * 78 + ["camp"] * 22))
     assert title == "cluster 3: 100 particles, 78 % dust"
     assert cluster_title(-1, pd.Series([pd.NA], dtype="string")) == "noise (-1): 1 particle"
+    assert cluster_title(1, pd.Series(["dust"]), "predicted ") == "cluster 1: 1 particle, 100 % predicted dust"
     part = cluster_title(0, pd.Series(["b", "a", pd.NA, pd.NA], dtype="string"))
     assert part == "cluster 0: 4 particles, 50 % a (of 2 with a class)"
 
