@@ -45,6 +45,7 @@ def write_explorer(
         known_as_strange          nullable whole number: particles held back that are as strange
         size_um, top_cm, bag, repeat, volume_ml
                                   nullable floats: colors, filters, histograms
+        image                     nullable text: the file in the source; what follows a `?` is left out
         um_per_shown_px           nullable float: µm a thumbnail pixel, for the scale bar
         any of the 34 scalars     nullable floats
         <view>.<score>            floats in [0, 1]: share of the core that is less strange

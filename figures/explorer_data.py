@@ -13,6 +13,7 @@ from matplotlib.colors import to_hex
 from figures import style
 from figures.explorer_missing import MAPS, Missing, Opened, missing_of
 from figures.map_colors import UNLABELED, entries_of
+from figures.particle_cards import file_of
 from particles.scalars import SCALARS
 
 NAMES = {
@@ -22,7 +23,8 @@ NAMES = {
 """Text columns -> how the page calls them."""
 NUMBERS = {
     "score": ("consensus score", "", "ranking"), "p_value": ("p-value", "", "ranking"), "rank": ("rank", "", "ranking"),
-    "known_as_strange": ("known as strange", "", "ranking"), "found_in": ("found in latents", "", "ranking"),
+    "known_as_strange": ("known as strange", "", "ranking"),
+    "found_in": ("latents with it in their top 1 %", "", "ranking"),
     "size_um": ("size", "µm", "place"), "top_cm": ("top in bag", "cm", "place"),
     "bottom_cm": ("bottom in bag", "cm", "place"), "bag": ("bag", "", "place"),
     "repeat": ("repeat", "", "place"), "volume_ml": ("volume imaged", "mL", "place"),
@@ -99,7 +101,8 @@ def payload_of(points: pd.DataFrame, title: str, extras: Extras) -> Payload:
         "fingerprint": extras.fingerprint or hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16],
         "grey": style.GREY, "ramp": [to_hex(colors(i / 16)) for i in range(17)],
         "names": _names(known, payload), "numbers": _numbers(known, payload), "latents": _latents(known, payload),
-        "reasons": _reasons(points, payload), "missing": missing_of(known, extras.missing, extras.opened),
+        "reasons": _reasons(points, payload), "files": _files(points, payload),
+        "missing": missing_of(known, extras.missing, extras.opened),
         # shuffled, so that no class lies on top of another
         "order": payload.rows(np.random.default_rng(0).permutation(n), n),
         "neighbors": {
@@ -209,6 +212,15 @@ def _latents(points: pd.DataFrame, payload: Payload) -> dict[str, Any]:
         }
         for latent in latents
     }
+
+
+def _files(points: pd.DataFrame, payload: Payload) -> dict[str, Any] | None:
+    """Each file of the source once, and for each row which: a collage holds many particles. None where no one knows."""
+    files = points["image"].map(file_of) if "image" in points else pd.Series(dtype="string")
+    codes, names = pd.factorize(files)
+    if len(names) == 0:
+        return None
+    return {"names": names.tolist(), **payload.rows(codes, len(names))}
 
 
 def _reasons(points: pd.DataFrame, payload: Payload) -> dict[str, Any]:

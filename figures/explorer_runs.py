@@ -27,7 +27,7 @@ NEIGHBORS = 10
 _FEW = 20_000  # with more particles, neighbors are looked for among the leading components only
 _COMPONENTS = 32
 _OF_TABLE = (
-    "label", "truth", "core", "sample", "bag", "top_cm", "bottom_cm", "repeat", "volume_ml", *SCALARS,
+    "image", "label", "truth", "core", "sample", "bag", "top_cm", "bottom_cm", "repeat", "volume_ml", *SCALARS,
 )  # fmt: skip
 
 

@@ -19,6 +19,8 @@ NEIGHBORS = 15
 BATCH = 2048  # crops encoded at a time: memory stays flat
 _RENAMED = (":", "."), "_"
 """Column names become SQL names there: `vae:hdbscan_cluster` -> `vae_hdbscan_cluster`."""
+SOURCE = "image_source"
+"""What `image` of `export_rows` is called there, where `image` is the crop."""
 
 
 def write_atlas(results: Results, latent: str, path: Path, most: int) -> Path:
@@ -33,7 +35,7 @@ def write_atlas(results: Results, latent: str, path: Path, most: int) -> Path:
     Returns:
         `path`. Columns beside those of `export_rows`: `neighbors`, a struct of `ids` (row numbers of this file) and
         `distances` (Euclidean), nearest first, without the particle itself; `image`, a struct of `bytes` (PNG) and
-        `path`.
+        `path`, where the file in the source is `image_source`.
 
     Raises:
         UserError: the latent has no UMAP.
@@ -43,7 +45,7 @@ def write_atlas(results: Results, latent: str, path: Path, most: int) -> Path:
         raise UserError(f"{latent} has no map; run `python clustering/run.py --latent {latent}` and export again")
     ids = rows["particle_id"]
     near, far = nearest(vectors(results, latent, ids))
-    flat = renamed(named_clusters(rows))
+    flat = renamed(named_clusters(rows)).rename(columns={"image": SOURCE})
     positions = results.table["position"].reindex(ids).to_numpy(dtype=np.int64)
     with replacing(path) as beside:
         writer: pq.ParquetWriter | None = None

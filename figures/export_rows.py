@@ -14,8 +14,8 @@ NOISE, NOISE_NAME = -1, "noise (-1)"
 CLUSTER = "_cluster"
 """End of the names of columns with clusters: `vae:hdbscan_cluster`, beside the score `vae.hdbscan`."""
 _OF_TABLE = (
-    "label", "truth", "is_outlier", "sample", "volume_ml", "core", "bag", "top_cm", "bottom_cm", "repeat", "um_per_px",
-    "width_px", "height_px", *SCALARS,
+    "image", "label", "truth", "is_outlier", "sample", "volume_ml", "core", "bag", "top_cm", "bottom_cm", "repeat",
+    "um_per_px", "width_px", "height_px", *SCALARS,
 )  # fmt: skip
 
 
@@ -29,7 +29,8 @@ def export_rows(results: Results, latent: str, most: int) -> pd.DataFrame:
 
     Returns:
         `particle_id`, `rank`, `score`, `p_value`, `known_as_strange`, `discovery`, `reasons`, `found_in` (where latents
-        were compared), `predicted`, `confidence`, what the table says (sizes, place, scalars; no empty columns),
+        were compared), `predicted`, `confidence`, what the table says (`image`, the crop's file or key in
+        the source; sizes, place, scalars; no empty columns),
         `<latent>:<method>_cluster` numbers (noise -1), `<view>.<score>` shares of the core that are less strange, maps.
     """
     ranked = strangest_and_others(results.ranked, most)

@@ -6,6 +6,7 @@ function drawCard() {
   $("card-body").hidden = row === null;
   if (row === null) return;
   $("card-id").textContent = meta.ids[row];
+  $("card-file").textContent = fileOf(row) ?? "";
   const bar = scaleBar(row);
   showCrop($("card-crop"), row);
   $("bar").hidden = !bar || absent.has(row);

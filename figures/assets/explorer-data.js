@@ -87,6 +87,13 @@ function reasonsOf(row) {
   return found;
 }
 
+// The file of the source that a particle is from, or null.
+function fileOf(row) {
+  if (!meta.files) return null;
+  const code = array(meta.files)[row];
+  return code === NOBODY[meta.files.type] ? null : meta.files.names[code];
+}
+
 function neighborsOf(latent, row) {
   const place = meta.neighbors[latent], rows = array(place);
   return Array.from(rows.subarray(row * place.k, (row + 1) * place.k)).filter(other => other !== NOBODY[place.type]);

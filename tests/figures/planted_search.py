@@ -72,6 +72,7 @@ def _table(n: int, labels: bool, truth: bool, evil: str) -> pd.DataFrame:
     rows = pd.DataFrame(
         {
             "particle_id": pd.array(ids, dtype="string"),
+            "image": pd.array([f"run/{name}.png" for name in ids], dtype="string"),
             "label": pd.array([*names, *[pd.NA] * n], dtype="string"),
             "truth": pd.array([*names, *core_truth], dtype="string"),
             "role": ["labeled"] * known + ["core"] * n,

@@ -95,6 +95,16 @@ def test_no_id_label_reason_or_title_becomes_markup(page: str) -> None:
     assert column(page, data["reasons"]) == [0, 1, *[0xFFFF] * 6]
 
 
+def test_each_particle_has_its_file() -> None:
+    images = pd.array([f"{EVIL}/a.tif?box=1", pd.NA, f"{EVIL}/a.tif?box=2", "key"], dtype="string")
+    payload = payload_of(points().assign(image=images), "", Extras())
+    files = payload.meta["files"]
+    assert files["names"] == [f"{EVIL}/a.tif"]
+    assert decoded(files, payload.chunks[files["chunk"]]).tolist() == [0, 0xFFFF, 0, 0xFFFF]
+    assert payload_of(points(), "", Extras()).meta["files"] is None
+    assert payload_of(points().assign(image="000001"), "", Extras()).meta["files"] is None
+
+
 def test_choices_follow_the_columns(page: str) -> None:
     data = embedded(page)
     assert [entry["key"] for entry in data["numbers"]] == ["rank", "score"]

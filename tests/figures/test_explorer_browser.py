@@ -42,7 +42,7 @@ def points() -> pd.DataFrame:
             "predicted": np.where(left, "dust", np.where(np.arange(N) % 2, "L" * 200, "<b>ash</b>")),
             "rank": rng.permutation(N) + 1, "score": rng.random(N), "size_um": np.linspace(2, 40, N),
             "um_per_shown_px": 0.5, "bag": 3046, "Area (ABD)": rng.lognormal(2, 1, N), "vae.knn": rng.random(N),
-            "reasons": "improbable (vae, top 1 %); <i>x</i>",
+            "reasons": "improbable (vae, top 1 %); <i>x</i>", "image": "<b>run</b>/collage.tif?box=1,2,3,4",
             "vae:umap_x": np.where(left, 0, 6) + grid[:, 0] + np.where(np.arange(N) >= 40, 1.5, 0),
             "vae:umap_y": grid[:, 1], "vae:hdbscan": np.where(left, 0, -1),
         }
@@ -197,6 +197,7 @@ def test_a_dot_shows_its_own_crop(tiny: Opened) -> None:
 def test_a_click_opens_the_card(tiny: Opened) -> None:
     tiny.page.mouse.click(*tiny.spot(*at(3)))
     assert tiny.text("#card-id") == HOSTILE[3]
+    assert tiny.text("#card-file") == "<b>run</b>/collage.tif"
     assert (tiny.pixels("#card-crop") == crops()[3]).all()
     assert (tiny.pixels("#redrawn canvas") == 255 - crops()[3]).all()
     near = tiny.page.locator("#neighbors-body .thumb")

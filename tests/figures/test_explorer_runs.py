@@ -77,7 +77,8 @@ def particles(tmp_path: Path, store: PixelStore) -> ParticleSet:
     table = pd.DataFrame(
         {
             "particle_id": pd.array(ids, dtype="string"), "position": np.arange(N - 1)[::-1], "scale": 0.5,
-            "role": "core", "label": pd.array([pd.NA] * (N - 1), dtype="string"),
+            "role": "core", "image": [f"{i}.png" for i in range(N - 1)],
+            "label": pd.array([pd.NA] * (N - 1), dtype="string"),
             "um_per_px": pd.array([0.25] * (N - 1), "Float64"),
             "width_px": pd.array([16] * (N - 1), "Int64"), "height_px": pd.array([12] * (N - 1), "Int64"),
             "Area (ABD)": pd.array(np.arange(N - 1) * 1.5, "Float64"), "top_cm": pd.array([20.0] * (N - 1), "Float64"),
@@ -124,6 +125,7 @@ def test_everything_is_joined_by_id(particles: ParticleSet, ranked: pd.DataFrame
     assert "vae:fitted" not in points, "who was fitted is no group"
     shown = points.loc[row, ["Area (ABD)", "vae:umap_x", "vae:hdbscan", "predicted", "rank", "top_cm"]].tolist()
     assert shown == [6.0, 6.0, 5, "class 0", 8, 20.0]
+    assert points.loc[row, "image"] == "4.png"
     assert (points.loc[row, "size_um"], points.loc[row, "um_per_shown_px"]) == (4.0, 0.5)
     assert crops[np.array([row])][0, 0, 0] == 6
     # p4 lies at 16 on the line: next to 9, 25 (as far as 7 and 9 away), 4, 1, 36

@@ -82,6 +82,7 @@ def test_images_decode_to_the_pixels_of_the_store(planted: Planted, atlas: pd.Da
     for identity, image in zip(atlas["particle_id"], atlas["image"], strict=True):
         assert (np.asarray(Image.open(io.BytesIO(image["bytes"]))) == crop_of(planted, identity)).all()
         assert "/" not in image["path"]
+    assert atlas["image_source"].tolist() == [f"run/{name}.png" for name in atlas["particle_id"]]
 
 
 def test_names_of_columns_need_no_quotes_for_dots_and_colons(
@@ -125,6 +126,7 @@ def test_samples_say_what_the_table_says(planted: Planted, results: Results, tmp
         assert (np.asarray(Image.open(folder / one["filepath"])) == crop_of(planted, row["particle_id"])).all()
         assert one["predicted"] == {"_cls": "Classification", "label": "dust", "confidence": 0.75}
         assert one["truth"]["label"] == row["truth"]
+        assert one["image"] == f"run/{row['particle_id']}.png"
         assert (one["rank"], one["p_value"], one["score"]) == (row["rank"], row["p_value"], row["score"])
         assert one["tags"] == (["discovery"] if number < 3 else [])
         assert (one["umap_x"], one["area_abd"], one["vae_knn"]) == (row["umap_x"], row["Area (ABD)"], row["vae.knn"])
@@ -177,6 +179,7 @@ def test_csv_comes_back_and_computes_nothing(results: Results, tmp_path: Path) -
     back = pd.read_csv(write_csv(results, "vae", tmp_path / "p.csv", 3))
     assert back["particle_id"].tolist() == rows["particle_id"].tolist(), "all of them, whatever --most says"
     np.testing.assert_allclose(back["score"], rows["score"])
+    assert back["image"].tolist() == [f"run/{name}.png" for name in rows["particle_id"]]
     np.testing.assert_array_equal(back["vae:hdbscan_cluster"], rows["vae:hdbscan_cluster"].astype(int))
     evil = plant(tmp_path / "evil", n=3, evil="=cmd|' /C calc'!A1")
     back = pd.read_csv(write_csv(results_of(evil.particles, evil.consensus), "vae", tmp_path / "q.csv", 3))
