@@ -64,7 +64,8 @@ def outlier_sheet(
     judged = ranked.merge(particles.table[["particle_id", "is_outlier"]], on="particle_id")
     together = f"{latents} latents and all scores together" if latents > 1 else "one latent, its scores together"
     subtitle = f"{len(ranked):,} particles ranked; {together}"
-    if judged["is_outlier"].fillna(False).any():
+    has_truth = judged["is_outlier"].fillna(False).any()
+    if has_truth:
         n = int(judged["is_outlier"].sum())
         found = int(judged.nsmallest(n, "rank")["is_outlier"].sum())
         subtitle += f"; {found} of the {n} true outliers are among the first {n}"
@@ -72,8 +73,8 @@ def outlier_sheet(
         subtitle += f"; {int(ranked['discovery'].sum())} pass the false-discovery line at 10 %"
         if "known_as_strange" in ranked and (ranked["known_as_strange"] == 0).any():
             subtitle += "; least p: no known particle is as strange"
-    if latents > 1 and "found_in" in ranked:
-        subtitle += "; top 1 %: of a latent alone"
+    if latents > 1 and "found_in" in ranked and not has_truth:  # beside the truth the line has no room
+        subtitle += "; top 1 %: of each latent's own ranking"
     title = f"The strangest particles: {particles.name}"
     path = folder / "outliers.png"
     return draw_outliers(ranked, particles.table, particles.pixels, path, title, subtitle, latents=latents)
