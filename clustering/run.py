@@ -55,8 +55,8 @@ def main(settings: Settings) -> None:
     _refuse_unknown(settings.latent)
     marks = read_marks(settings.marks) if settings.marks else None  # a wrong file is said before minutes of work
     particles = open_set(settings.data, settings.common)
-    refuse_small_core(particles)
     runs = find_latents(settings.latent, particles, settings.common)
+    refuse_small_core(particles)
     clustered, consensus = run_clustering(
         particles, runs, settings, settings.clustering, settings.common, settings.where
     )

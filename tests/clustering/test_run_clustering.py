@@ -221,7 +221,7 @@ def test_where_much_of_what_has_a_p_value_is_unusual_the_command_says_so(
     common = RunSettings(work_dir=tmp_path)
     with started("consensus", HOW, common, {"name": "noise", "fingerprint": "print", "path": ""}) as run:
         write_json(run.path / "metrics.json", told | {"share_unusual": share})
-    _show([run])
+    _show([run], classified=True)
     assert ("21% of the core's particles with a p-value have p <= 0.05" in capsys.readouterr().out) == said
 
 
