@@ -38,15 +38,21 @@ def write_list(particles: ParticleSet, ranked: pd.DataFrame, predicted: pd.Serie
     if len(predicted):
         rows["predicted"] = predicted.reindex(ids).to_numpy()
     rows = rows.join(table[[name for name in _OF_TABLE if name in table]])
-    return write_spreadsheet(rows.dropna(axis="columns", how="all"), folder / "outliers.csv")
+    return write_spreadsheet(rows.dropna(axis="columns", how="all"), folder / "outliers.csv", digits=6)
 
 
-def write_spreadsheet(rows: pd.DataFrame, path: Path) -> Path:
-    """Write CSV, whole or not at all; ids and names cannot become formulas."""
+def write_spreadsheet(rows: pd.DataFrame, path: Path, digits: int | None = None) -> Path:
+    """Write CSV, whole or not at all; ids and names cannot become formulas.
+
+    Args:
+        rows: what to write.
+        path: where.
+        digits: to which numbers are rounded for people to read; all of them for programs.
+    """
     texts = [name for name in rows if isinstance(rows[name].dtype, pd.StringDtype) or rows[name].dtype == object]
     safe = {name: rows[name].map(_harmless, na_action="ignore") for name in texts}
     with replacing(path) as beside:
-        rows.assign(**safe).to_csv(beside, index=False)
+        rows.assign(**safe).to_csv(beside, index=False, float_format=None if digits is None else f"%.{digits}g")
     return path
 
 

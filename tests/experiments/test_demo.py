@@ -88,6 +88,8 @@ def test_the_ranking_is_named_and_its_list_tells_which_crop_a_particle_is(
     assert listed["particle_id"].tolist() == ranked["particle_id"].tolist()
     packed = Path(only_run(work, "consensus").info["data"]["path"]) / "table.parquet"
     images = read_parquet(packed).set_index("particle_id")["image"]
+    np.testing.assert_allclose(listed["score"], ranked["score"], rtol=1e-5)
+    assert listed["score"].astype(str).str.len().max() < 13, "for people to read"
     assert listed["image"].astype(int).tolist() == images.loc[ranked["particle_id"]].astype(int).tolist()
 
 
